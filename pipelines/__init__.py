@@ -1,0 +1,1 @@
+"""How the transforms are wired, configured and run."""

@@ -1,0 +1,1 @@
+"""What an event is: plain types, kinds and formats. No Beam, no I/O, no clock."""

@@ -1,0 +1,75 @@
+"""The unit that flows: a run of one partition's events, before and after parsing.
+
+A batch covers the sequence numbers `first..last` of its origin without a gap, also where the hub
+itself skipped numbers, so that ranges of successive batches tile the partition. One hub event
+may hold many records; `(sequence, index)` is a record's address for ever.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.alert import Alert
+from schemas.receipt import Outcome
+
+__all__ = ["NOBODY", "AlertBatch", "Batch", "Dropped", "Origin", "Record"]
+
+NOBODY = ""
+"""`only` of a batch that is re-read to mark what was seen: no sink gets it."""
+
+
+class Origin(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Where records come from.
+
+    source: `namespace.servicebus.windows.net/hub/consumer_group`, or a file's URL.
+    partition: the hub's partition id; `"0"` for a file.
+    """
+
+    source: str
+    partition: str
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.partition}"
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """One hub event as it was read: `index` is 0 until Parse unwraps it."""
+
+    sequence: int
+    index: int
+    enqueued_ms: int
+    body: bytes
+
+
+class Dropped(msgspec.Struct, array_like=True, gc=False):
+    """A record that left the batch before any sink: its outcome holds for every sink."""
+
+    sequence: int
+    index: int
+    outcome: Outcome
+
+
+class Batch(msgspec.Struct, array_like=True):
+    """50-200 events of one partition, as read.
+
+    only: the one sink that this batch is addressed to (`NOBODY`: none, it is only marked as
+        seen); None: every sink.
+    """
+
+    origin: Origin
+    first: int
+    last: int
+    only: str | None
+    records: list[Record]
+
+
+class AlertBatch(msgspec.Struct, array_like=True):
+    """A parsed batch. `size` records are in it at first: `len(alerts) + len(dropped)` stays that."""
+
+    origin: Origin
+    first: int
+    last: int
+    only: str | None
+    size: int
+    alerts: list[Alert]
+    dropped: list[Dropped]

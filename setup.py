@@ -1,0 +1,40 @@
+"""Packages of alertbeam; Beam ships them to workers with `--setup_file ./setup.py`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="alertbeam",
+    version="0.1.0",
+    description="Microsoft security alerts from Azure Event Hubs into every SIEM, with an account that balances",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["pipelines*", "transforms*", "schemas*"]),
+    package_data={"schemas": ["py.typed"], "transforms": ["py.typed"]},
+    install_requires=[
+        "apache-beam[azure]==2.77.0",
+        "azure-eventhub==5.15.1",  # its private parts are used: transforms/read/sdk.py
+        "azure-identity>=1.27,<2",
+        "fastavro>=1.13,<2",
+        "msgspec>=0.22,<0.23",
+        "pydantic>=2.14,<3",
+        "rich>=15,<16",
+        "ruamel.yaml>=0.19,<0.20",
+        "typer>=0.29,<0.30",
+        "urllib3>=2.8,<3",
+    ],
+    extras_require={
+        "dev": [
+            "cryptography",  # test certificates
+            "hypothesis",
+            "mypy",
+            "pytest",
+            "pytest-timeout",
+            "ruff",
+        ],
+    },
+    entry_points={"console_scripts": ["alertbeam = pipelines.cli:main"]},
+)

@@ -1,0 +1,1 @@
+"""What happens to an event: thin Beam skins over plain functions."""

@@ -1,0 +1,1 @@
+"""(contract draft, to be written)"""
