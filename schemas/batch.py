@@ -64,7 +64,7 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class AlertBatch(msgspec.Struct, array_like=True):
-    """A parsed batch. `size` records are in it at first: `len(alerts) + len(dropped)` stays that."""
+    """A parsed batch. `size` records are in it; `len(alerts) + len(dropped)` stays that."""
 
     origin: Origin
     first: int

@@ -84,7 +84,9 @@ class Receipt(msgspec.Struct, array_like=True):
 
     size: records in the whole batch; the batch is settled once its receipts' outcomes add up to it.
     owed: exactly the records that count as owed.
-    only: set when the batch paid what was owed: then no position moves.
+    enqueued_ms: of the youngest alert in it; 0 if it held none.
+    only: set when the batch paid what was owed: then no position moves, and `delivered` and
+        `dead` are the records that ended now.
     """
 
     source: str
@@ -95,5 +97,7 @@ class Receipt(msgspec.Struct, array_like=True):
     size: int
     outcomes: Outcomes
     owed: list[Run]
+    enqueued_ms: int = 0
     only: str | None = None
-    settled: list[Run] = []
+    delivered: list[Run] = []
+    dead: list[Run] = []

@@ -78,7 +78,6 @@ class SecretRef(str):
             cls._check,
             core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
-            metadata={"pydantic_js_functions": []},
         )
 
     @classmethod

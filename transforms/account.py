@@ -1,0 +1,171 @@
+"""The account behind each sink: receipts in, positions and sums out, in the state store.
+
+One account a sink, keyed by partition, and no Flatten before it: so it fuses with the forwarding
+path on the local runner, and checkpoints follow within a fraction of a second. The partition's
+checkpoint is the least position of its sinks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+import msgspec
+from apache_beam.coders import BytesCoder
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+
+from schemas.batch import Origin
+from schemas.ledger import Ledger
+from schemas.receipt import Outcomes, Receipt
+from transforms import coders
+from transforms.owed import forget_beyond, owe, pay
+from transforms.state_store import StateStore, place, unplace
+
+__all__ = ["Account", "Settled", "checkpoint", "settled"]
+
+_FLUSH_SECONDS = 0.2
+
+
+class Settled(msgspec.Struct):
+    """What the store holds of one sink and partition."""
+
+    position: int
+    enqueued_ms: int
+    outcomes: Outcomes
+
+
+_SETTLED = msgspec.json.Decoder(Settled)
+
+
+def _path(sink: str, source: str, partition: str) -> str:
+    return place("accounts", sink, *source.split("/"), f"{partition}.json")
+
+
+def settled(store: StateStore, sink: str) -> dict[Origin, Settled]:
+    """Every partition's settled position and sums of a sink."""
+    found = {}
+    for path in store.list(place("accounts", sink)):
+        data = store.get(path)
+        if data is not None:
+            _, _, *source, partition = unplace(path)
+            origin = Origin("/".join(source), partition.removesuffix(".json"))
+            found[origin] = _SETTLED.decode(data)
+    return found
+
+
+def checkpoint(store: StateStore, sinks: Iterable[str], origin: Origin) -> int | None:
+    """The last sequence number that every sink has settled; None where none has any.
+
+    A sink that was added has no position yet: it begins where the others stand.
+    """
+    positions = []
+    for sink in sinks:
+        data = store.get(_path(sink, origin.source, origin.partition))
+        if data is not None:
+            positions.append(_SETTLED.decode(data).position)
+    return min(positions, default=None)
+
+
+class _Account(beam.DoFn):
+    """Stateful, keyed by origin. The ledger of a key lies in the runner's state."""
+
+    LEDGER = ReadModifyWriteStateSpec("ledger", BytesCoder())
+
+    def __init__(self, sink: str, sinks: tuple[str, ...], store: StateStore) -> None:
+        self._sink = sink
+        self._sinks = sinks
+        self._store = store
+
+    def setup(self) -> None:
+        self._decoder = msgspec.msgpack.Decoder(Ledger)
+        self._dirty: dict[Origin, tuple[Ledger, int, list[Any]]] = {}
+        self._flushed = 0.0
+
+    def process(  # type: ignore[no-untyped-def]
+        self, element: tuple[str, Receipt], cell=beam.DoFn.StateParam(LEDGER)
+    ) -> None:
+        receipt = element[1]
+        origin = Origin(receipt.source, receipt.partition)
+        if receipt.only is not None:
+            pay(
+                self._store, self._sink, origin.source, origin.partition,
+                receipt.delivered, receipt.dead,
+            )  # fmt: skip
+            return
+        packed = cell.read()
+        ledger = self._decoder.decode(packed) if packed else self._begin(origin, receipt.first)
+        before = ledger.position
+        ledger.add(receipt)
+        owed = ledger.advance()
+        cell.write(msgspec.msgpack.encode(ledger))
+        if ledger.position != before:
+            _, first, debts = self._dirty.get(origin, (ledger, before + 1, []))
+            self._dirty[origin] = (ledger, first, debts + owed)
+
+    def finish_bundle(self) -> None:
+        if self._dirty and time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self._flush()
+
+    def teardown(self) -> None:
+        self._flush()
+
+    def _begin(self, origin: Origin, first: int) -> Ledger:
+        """The ledger of a partition that the runner has no state of: from the store, or new."""
+        data = self._store.get(_path(self._sink, origin.source, origin.partition))
+        if data is None:
+            ledger = Ledger(first - 1)
+        else:
+            stored = _SETTLED.decode(data)
+            ledger = Ledger(stored.position, stored.outcomes, stored.enqueued_ms)
+        forget_beyond(self._store, self._sink, *_pair(origin), ledger.position)
+        return ledger
+
+    def _flush(self) -> None:
+        """IOUs first, then the position: a position in the store is the truth."""
+        for origin, (ledger, first, owed) in self._dirty.items():
+            source, partition = _pair(origin)
+            if owed:
+                owe(self._store, self._sink, source, partition, first, ledger.position, owed)
+            self._store.put(
+                _path(self._sink, source, partition),
+                msgspec.json.encode(Settled(ledger.position, ledger.enqueued_ms, ledger.outcomes)),
+            )
+            least = checkpoint(self._store, self._sinks, origin)
+            self._store.put(
+                place("checkpoints", *source.split("/"), "checkpoint", partition),
+                msgspec.json.encode({"sequencenumber": str(least)}),
+            )
+        self._dirty.clear()
+        self._flushed = time.monotonic()
+
+
+def _pair(origin: Origin) -> tuple[str, str]:
+    return origin.source, origin.partition
+
+
+class Account(beam.PTransform):
+    """`PCollection[Receipt]` of one sink → nothing; keeps the sink's account in the store.
+
+    sinks: the names of all sinks of the pipeline, whose least position is the checkpoint.
+    """
+
+    def __init__(self, sink: str, sinks: Iterable[str], store: StateStore) -> None:
+        super().__init__()
+        self._sink = sink
+        self._sinks = tuple(sinks)
+        self._store = store
+
+    def expand(self, receipts: Any) -> Any:
+        return (
+            receipts
+            | "By partition"
+            >> beam.Map(lambda r: (f"{r.source}/{r.partition}", r)).with_output_types(
+                tuple[str, Receipt]
+            )
+            | "Add up" >> beam.ParDo(_Account(self._sink, self._sinks, self._store))
+        )
+
+
+coders.register()

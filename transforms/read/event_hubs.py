@@ -1,0 +1,154 @@
+"""Event Hubs as an unbounded Beam source: a splittable DoFn, one partition an element.
+
+The restriction is a range of sequence numbers. `process` takes what the background reader holds,
+leaves as soon as nothing waits (latency) or a slice is full (checkpoints, bundles bounded by
+bytes), and defers the rest. Only the first idle partition of a bundle waits, and it waits for
+whichever partition has something, so an idle one never holds back another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from schemas.batch import Batch, Origin, Record
+from transforms import coders
+from transforms.read.access import EventHubsAccess
+from transforms.read.reader import session
+
+__all__ = ["END", "Partition", "ReadEventHubs"]
+
+END = 2**62
+"""A sequence number that no hub reaches: the end of an unbounded range."""
+
+_BATCH_EVENTS = 200
+_BATCH_BYTES = 1024 * 1024
+_SLICE_SECONDS = 0.25
+_SLICE_BYTES = 4 * 1024 * 1024
+_IDLE_SECONDS = 1.0
+_IDLE_WATERMARK_SECONDS = 1.0
+_WATERMARK = ManualWatermarkEstimator.default_provider()
+
+
+class Partition(NamedTuple):
+    """What to read: the events `start..stop-1` of one partition."""
+
+    source: str
+    partition: str
+    access: EventHubsAccess
+    start: int
+    stop: int = END
+
+
+class _Tracker(OffsetRestrictionTracker):
+    """Sequence numbers; splits only at the current position: a partition has one reader."""
+
+    def try_split(self, fraction_of_remainder: float) -> Any:
+        return super().try_split(0) if fraction_of_remainder == 0 else None
+
+    def is_bounded(self) -> bool:
+        return bool(self._range.stop < END)
+
+
+class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def initial_restriction(self, element: Partition) -> OffsetRange:
+        return OffsetRange(element.start, max(element.start, element.stop))
+
+    def create_tracker(self, restriction: OffsetRange) -> _Tracker:
+        return _Tracker(restriction)
+
+    def restriction_size(self, element: Partition, restriction: OffsetRange) -> int:
+        """The backlog: events enqueued and not yet read, as far as the hub told."""
+        if restriction.stop < END:
+            return int(restriction.size())
+        last = session(self._run).reader(element.source, element.access).backlog(element.partition)
+        return max(0, last - restriction.start + 1)
+
+    def truncate(self, element: Partition, restriction: OffsetRange) -> None:
+        return None  # drained: what was not read stays in the hub
+
+    def start_bundle(self) -> None:
+        self._may_wait = True
+
+    @beam.DoFn.unbounded_per_element()
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: Partition,
+        tracker=beam.DoFn.RestrictionParam(),
+        watermark=beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
+    ) -> Iterator[TimestampedValue]:
+        origin = Origin(element.source, element.partition)
+        reading = session(self._run)
+        reader = reading.reader(element.source, element.access)
+        restriction = tracker.current_restriction()
+        first, stop = restriction.start, restriction.stop
+        reader.seek(element.partition, first)
+        deadline = time.monotonic() + _SLICE_SECONDS
+        bytes_left = _SLICE_BYTES
+        while first < stop and not reading.draining:
+            events = reader.take(element.partition, stop, _BATCH_EVENTS, _BATCH_BYTES)
+            if not events:
+                if not self._may_wait:
+                    break
+                self._may_wait = False
+                reading.wait(_IDLE_SECONDS)
+                continue
+            self._may_wait = False
+            last = events[-1]
+            if not tracker.try_claim(last.sequence):
+                return
+            records = [Record(e.sequence, 0, e.enqueued_ms, e.body) for e in events]
+            at = Timestamp(micros=last.enqueued_ms * 1000)
+            yield TimestampedValue(Batch(origin, first, last.sequence, None, records), at)
+            self._advance(watermark, at)
+            first = last.sequence + 1
+            bytes_left -= sum(len(event.body) for event in events)
+            if bytes_left <= 0 or time.monotonic() > deadline:
+                break
+        else:
+            tracker.try_claim(stop)  # read to the end, or told to end
+            return
+        if reader.status(element.partition).connected and not reader.waiting(element.partition):
+            # Nothing older can come: an idle partition must not hold back the watermark.
+            self._advance(watermark, Timestamp.of(time.time() - _IDLE_WATERMARK_SECONDS))
+        tracker.defer_remainder()
+
+    @staticmethod
+    def _advance(watermark: Any, to: Timestamp) -> None:
+        """Never back: a hub's clock and ours differ."""
+        current = watermark.current_watermark()
+        if current is None or to > current:
+            watermark.set_watermark(to)
+
+
+class ReadEventHubs(beam.PTransform):
+    """`PBegin → PCollection[Batch]`, timestamped by enqueued time.
+
+    partitions: of any number of hubs; all in one `Create`, so that they are one root.
+    run: names the process-wide reading session, which the caller drains and closes.
+    """
+
+    def __init__(self, run: str, partitions: list[Partition]) -> None:
+        super().__init__()
+        self._run = run
+        self._partitions = partitions
+
+    def expand(self, begin: Any) -> Any:
+        return (
+            begin
+            | "Partitions" >> beam.Create(self._partitions, reshuffle=False)
+            | "Read" >> beam.ParDo(_ReadPartition(self._run)).with_output_types(Batch)
+        )
+
+
+coders.register()

@@ -1,0 +1,390 @@
+"""Reads all partitions of a hub side by side in one background thread, ahead of the pipeline.
+
+Beam's local runner asks the partitions one after another; whoever waits on one holds back the
+others. So one thread waits on all sockets at once and keeps what came, bounded by bytes; the
+pipeline takes it from there. A `ReadSession` outlives the shifts of a run: links stay open.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from transforms.read.access import EventHubsAccess
+from transforms.read.frames import Event
+from transforms.read.sdk import HubError, PartitionLink
+from transforms.secrets import SecretError
+
+__all__ = ["PartitionStatus", "ReadSession", "close_session", "session"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_BUFFER_BYTES = 8 * 1024 * 1024
+_OPEN_SECONDS = 30.0
+_BACKOFF_SECONDS = (0.2, 30.0)
+_TICK_SECONDS = 1.0
+_OPENERS = 8
+
+
+class PartitionStatus(msgspec.Struct):
+    """Where reading stands. Sequence numbers; times in ms; `last_*` None until the hub told."""
+
+    source: str
+    partition: str
+    next: int
+    last_sequence: int | None = None
+    last_enqueued_ms: int | None = None
+    read_enqueued_ms: int | None = None
+    connected: bool = False
+    error: str = ""
+
+    @property
+    def lag(self) -> int | None:
+        """Events enqueued and not yet handed over; None while unknown."""
+        return None if self.last_sequence is None else max(0, self.last_sequence - self.next + 1)
+
+
+class _Feed:
+    """One partition: its link, and what came and was not taken yet."""
+
+    def __init__(self, source: str, partition: str, head: int) -> None:
+        self.status = PartitionStatus(source, partition, head)
+        self.head = head  # the sequence number that the pipeline takes next
+        self.fetched = head  # the one that the link brings next
+        self.events: deque[Event] = deque()
+        self.bytes = 0
+        self.link: PartitionLink | None = None
+        self.opening = False
+        self.paused = False
+        self.failures = 0
+        self.retry_at = 0.0
+        self.generation = 0  # grows at every seek: a link opened for an older one is dropped
+        self.link_generation = 0
+
+
+class HubReader(threading.Thread):
+    """Reads one hub. Its failures (a namespace that is down, a wrong key) are its own."""
+
+    def __init__(self, source: str, access: EventHubsAccess, changed: threading.Condition) -> None:
+        super().__init__(name=f"read {source}", daemon=True)
+        self._source = source
+        self._access = access
+        self._changed = changed  # also guards every feed
+        self._feeds: dict[str, _Feed] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self._openers = ThreadPoolExecutor(_OPENERS, thread_name_prefix="open partition")
+        self._client: Any = None
+        self._client_lock = threading.Lock()
+        self._stopped = False
+
+    def seek(self, partition: str, sequence: int) -> None:
+        """Read `partition` from `sequence` on; keeps what is buffered if that is where it is."""
+        with self._changed:
+            feed = self._feeds.get(partition)
+            if feed is None:
+                feed = self._feeds[partition] = _Feed(self._source, partition, sequence)
+            elif feed.head == sequence:
+                return
+            else:
+                feed.head = feed.fetched = sequence
+                feed.status.next = sequence
+                feed.events.clear()
+                feed.bytes = 0
+                feed.generation += 1
+        self._wake()
+
+    def take(self, partition: str, stop: int, events: int, size: int) -> list[Event]:
+        """Up to `events` events or about `size` bytes, in order, below sequence number `stop`."""
+        taken: list[Event] = []
+        with self._changed:
+            feed = self._feeds[partition]
+            buffer = feed.events
+            left = size
+            while buffer and len(taken) < events and left > 0 and buffer[0].sequence < stop:
+                event = buffer.popleft()
+                left -= len(event.body)
+                taken.append(event)
+            if taken:
+                feed.bytes -= size - left
+                feed.head = taken[-1].sequence + 1
+                feed.status.next = feed.head
+                feed.status.read_enqueued_ms = taken[-1].enqueued_ms
+            wake = feed.paused and feed.bytes < _BUFFER_BYTES // 2
+        if wake:
+            self._wake()
+        return taken
+
+    def waiting(self, partition: str) -> bool:
+        """Whether anything of this partition waits to be taken."""
+        with self._changed:
+            return bool(self._feeds[partition].events)
+
+    def backlog(self, partition: str) -> int:
+        """The last sequence number known to be in the partition; -1 while none is."""
+        with self._changed:
+            feed = self._feeds.get(partition)
+            last = feed.status.last_sequence if feed else None
+            return -1 if last is None else last
+
+    def status(self, partition: str) -> PartitionStatus:
+        with self._changed:
+            return msgspec.structs.replace(self._feeds[partition].status)
+
+    @property
+    def partitions(self) -> list[str]:
+        with self._changed:
+            return list(self._feeds)
+
+    @property
+    def buffered(self) -> bool:
+        """Whether anything waits to be taken. Called with the condition held."""
+        return any(feed.events for feed in self._feeds.values())
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake()
+        self.join(timeout=10)
+
+    def run(self) -> None:
+        ticked = 0.0
+        while not self._stopped:
+            for key, _ in self._selector.select(self._pause()):
+                if key.data is None:
+                    self._drain_wake()
+                else:
+                    self._read(key.data)
+            now = time.monotonic()
+            if now - ticked >= _TICK_SECONDS:
+                ticked = now
+                self._tick()
+            self._tend(now)
+        self._openers.shutdown(wait=False, cancel_futures=True)
+        for feed in self._feeds.values():
+            self._drop(feed)
+        self._selector.close()
+
+    def _pause(self) -> float:
+        """Seconds until something is due."""
+        now = time.monotonic()
+        with self._changed:
+            due = [
+                feed.retry_at - now
+                for feed in self._feeds.values()
+                if feed.link is None and not feed.opening
+            ]
+        return max(0.0, min([_TICK_SECONDS, *due]))
+
+    def _tend(self, now: float) -> None:
+        """Open what should be open, pause what holds enough, resume what was taken."""
+        with self._changed:
+            feeds = list(self._feeds.values())
+        for feed in feeds:
+            if feed.link is not None and feed.link_generation != feed.generation:
+                self._drop(feed)
+            if feed.link is None:
+                if not feed.opening and now >= feed.retry_at:
+                    feed.opening = True
+                    self._openers.submit(self._open, feed, feed.generation, feed.fetched)
+            elif feed.paused and feed.bytes < _BUFFER_BYTES // 2:
+                feed.paused = False
+                self._selector.register(feed.link.sock, selectors.EVENT_READ, feed)
+                # Frames of the pause may all lie in the TLS layer, where no selector sees them.
+                self._read(feed)
+
+    def _open(self, feed: _Feed, generation: int, sequence: int) -> None:
+        """In an opener's thread: connect, then leave the link to the reading thread."""
+        link: PartitionLink | None = None
+        reason = ""
+        try:
+            with self._client_lock:
+                if self._client is None:
+                    self._client = self._access.client()
+            link = PartitionLink(
+                self._client,
+                self._access.consumer_group,
+                feed.status.partition,
+                sequence,
+                self._access.prefetch,
+            )
+            link.open(_OPEN_SECONDS)
+        except (HubError, SecretError, OSError, ValueError) as error:
+            reason = str(error)
+        with self._changed:
+            feed.opening = False
+            if link is None or reason:
+                self._failed(feed, reason)
+            elif self._stopped or generation != feed.generation:
+                link.close()
+            else:
+                feed.link, feed.link_generation = link, generation
+                feed.paused = True  # the reading thread registers it
+                if feed.status.error:
+                    _LOGGER.warning("%s/%s: read again", self._source, feed.status.partition)
+                feed.status.connected, feed.status.error = True, ""
+            self._changed.notify_all()
+        self._wake()
+
+    def _read(self, feed: _Feed) -> None:
+        link = feed.link
+        if link is None:
+            return
+        try:
+            events = link.read()
+        except HubError as error:
+            self._drop(feed)
+            with self._changed:
+                self._failed(feed, str(error))
+                self._changed.notify_all()
+            return
+        if not events:
+            return
+        with self._changed:
+            if feed.link_generation != feed.generation:
+                return
+            # After a reconnect the hub may send again what came before: never step back.
+            new = [event for event in events if event.sequence >= feed.fetched]
+            if new:
+                if new[0].sequence > feed.fetched > 0:
+                    _LOGGER.warning(
+                        "%s/%s: events %d to %d are gone from the hub (retention); going on at %d",
+                        self._source, feed.status.partition, feed.fetched,
+                        new[0].sequence - 1, new[0].sequence,
+                    )  # fmt: skip
+                feed.events.extend(new)
+                feed.bytes += sum(len(event.body) for event in new)
+                feed.fetched = new[-1].sequence + 1
+                feed.failures = 0
+            last = events[-1]
+            status = feed.status
+            status.last_sequence = max(last.sequence, last.last_sequence or 0)
+            status.last_enqueued_ms = last.last_enqueued_ms or last.enqueued_ms
+            self._changed.notify_all()
+        if feed.bytes > _BUFFER_BYTES and not feed.paused:
+            feed.paused = True
+            self._selector.unregister(link.sock)
+
+    def _tick(self) -> None:
+        with self._changed:
+            feeds = list(self._feeds.values())
+        for feed in feeds:
+            if feed.link is not None:
+                try:
+                    feed.link.tick()
+                except HubError as error:
+                    self._drop(feed)
+                    with self._changed:
+                        self._failed(feed, str(error))
+
+    def _failed(self, feed: _Feed, reason: str) -> None:
+        """Remember why, and when to try again: full jitter, so that many do not come at once."""
+        base, cap = _BACKOFF_SECONDS
+        feed.failures += 1
+        feed.retry_at = time.monotonic() + random.uniform(
+            base / 2, min(cap, base * 2 ** min(feed.failures, 10))
+        )
+        if reason != feed.status.error:
+            _LOGGER.warning("%s/%s: %s", self._source, feed.status.partition, reason)
+        feed.status.connected, feed.status.error = False, reason
+
+    def _drop(self, feed: _Feed) -> None:
+        link, feed.link = feed.link, None
+        if link is not None:
+            if not feed.paused:
+                self._selector.unregister(link.sock)
+            link.close()
+        with self._changed:
+            feed.paused = False
+            feed.status.connected = False
+
+    def _wake(self) -> None:
+        try:
+            self._wake_in.send(b"w")
+        except (BlockingIOError, OSError):
+            pass  # it is awake, or gone
+
+    def _drain_wake(self) -> None:
+        try:
+            while self._wake_out.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+
+class ReadSession:
+    """All hubs that one run reads, through all its shifts."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self._readers: dict[str, HubReader] = {}
+        self._draining = False
+
+    def reader(self, source: str, access: EventHubsAccess) -> HubReader:
+        """The hub's reader, started at first use."""
+        with self.changed:
+            found = self._readers.get(source)
+            if found is None:
+                found = self._readers[source] = HubReader(source, access, self.changed)
+                found.start()
+            return found
+
+    @property
+    def draining(self) -> bool:
+        """Whether the pipeline should stop taking and end (a shift's end, or the run's)."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        with self.changed:
+            self._draining = value
+            self.changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        """Until any partition has something, the session drains, or `timeout` seconds passed."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: self._draining or any(r.buffered for r in self._readers.values()), timeout
+            )
+
+    def status(self) -> list[PartitionStatus]:
+        """Every partition that was ever read, in order."""
+        with self.changed:
+            readers = list(self._readers.values())
+        found = [reader.status(name) for reader in readers for name in reader.partitions]
+        return sorted(found, key=lambda s: (s.source, len(s.partition), s.partition))
+
+    def close(self) -> None:
+        with self.changed:
+            readers, self._readers = list(self._readers.values()), {}
+        for reader in readers:
+            reader.stop()
+
+
+_SESSIONS: dict[str, ReadSession] = {}
+_SESSIONS_LOCK = threading.Lock()
+
+
+def session(run: str) -> ReadSession:
+    """The session of a run in this process (a worker has its own)."""
+    with _SESSIONS_LOCK:
+        return _SESSIONS.setdefault(run, ReadSession())
+
+
+def close_session(run: str) -> None:
+    """End the run's reading and close its links."""
+    with _SESSIONS_LOCK:
+        found = _SESSIONS.pop(run, None)
+    if found is not None:
+        found.close()

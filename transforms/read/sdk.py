@@ -1,0 +1,232 @@
+"""The azure-eventhub SDK's private parts, all of them, behind one file.
+
+The SDK opens, authenticates and attaches; from then on its socket is read here, many frames a
+system call, and transfers are decoded by `frames.py` (the SDK's own receive path waits a socket
+timeout before it hands anything over and costs 2-3 times the CPU: docs/adr/0002). Everything that
+is not an event (flow, detach, close, the renewal of tokens) goes to the SDK's own code.
+
+`tests/transforms/read/test_sdk.py` fails loudly when a new SDK no longer has these parts.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+from azure.eventhub import EventHubConsumerClient
+from azure.eventhub._consumer import EventHubConsumer
+from azure.eventhub._pyamqp._decode import decode_empty_frame, decode_frame
+from azure.eventhub._pyamqp.constants import ConnectionState, LinkState
+from azure.eventhub._pyamqp.error import ErrorCondition
+
+from transforms.read.frames import Event, FrameError, decode_message, decode_transfer
+
+__all__ = ["HubError", "PartitionLink", "source_of"]
+
+_RECEIVE_BYTES = 256 * 1024
+_TRANSFER = b"\x00\x53\x14"
+_HEADER = struct.Struct(">IBBH").unpack_from
+_TOKEN_CHECK_SECONDS = 5.0
+_OPENED = ConnectionState.OPENED
+
+
+class HubError(Exception):
+    """The hub cannot be read now. `stolen`: another reader with a higher epoch took over."""
+
+    def __init__(self, reason: str, stolen: bool = False) -> None:
+        super().__init__(reason)
+        self.stolen = stolen
+
+
+def source_of(client: EventHubConsumerClient, consumer_group: str) -> str:
+    """`namespace/hub/group`: what checkpoints and accounts are kept under. A local hub's port is
+    part of its name."""
+    return f"{client._address.hostname}/{client.eventhub_name}/{consumer_group}"
+
+
+class PartitionLink:
+    """One open link to one partition, from a position on. Used by one thread at a time.
+
+    next: the least sequence number wanted; -1 reads from the first that the hub still has.
+    prefetch: link credit, in events.
+    """
+
+    def __init__(
+        self,
+        client: EventHubConsumerClient,
+        consumer_group: str,
+        partition: str,
+        next_sequence: int,
+        prefetch: int,
+    ) -> None:
+        self._prefetch = prefetch
+        self._tail = b""
+        self._parts: list[bytes] = []  # of a message whose frames are not all here
+        self._token_checked = time.monotonic()
+        address = client._address
+        self._consumer = EventHubConsumer(
+            client,
+            f"amqps://{address.hostname}{address.path}/ConsumerGroups/{consumer_group}"
+            f"/Partitions/{partition}",
+            # After the one before, not "from" this one: a number that is still to come is refused.
+            event_position="-1" if next_sequence <= 0 else next_sequence - 1,
+            event_position_inclusive=False,
+            prefetch=prefetch,
+            keep_alive=None,
+            idle_timeout=None,
+            track_last_enqueued_event_properties=True,
+            on_event_received=None,
+            amqp_transport=client._amqp_transport,
+        )
+
+    def open(self, timeout: float) -> None:
+        """Connect, authenticate, attach, and let the hub send. Raises HubError."""
+        deadline = time.monotonic() + timeout
+        try:
+            while not self._consumer._open():
+                if time.monotonic() > deadline:
+                    raise HubError(f"the hub did not answer within {timeout:g} s")
+            handler = self._consumer._handler
+            self._link = handler._link
+            self._session = handler._session
+            self._connection = handler._connection
+            self._transport = self._connection._transport
+            self._cbs = handler._cbs_authenticator
+            self.sock: socket.socket = self._transport.sock
+            # What the SDK had begun to read when its socket timed out.
+            self._tail = self._transport._read_buffer.read()
+            self._link.flow(link_credit=self._prefetch)
+        except HubError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise self._named(error) from error
+
+    def read(self) -> list[Event]:
+        """Everything that lies on the socket now, which a selector called readable.
+
+        Raises HubError when the link or the connection ended.
+        """
+        events: list[Event] = []
+        try:
+            while True:
+                try:
+                    data = self.sock.recv(_RECEIVE_BYTES)
+                except (TimeoutError, BlockingIOError):
+                    break
+                if not data:
+                    raise HubError("the hub closed the connection")
+                self._feed(data, events)
+                pending = getattr(self.sock, "pending", None)  # TLS: decrypted, not readable
+                if pending is None or not pending():
+                    break
+            self._check()
+            self._renew()
+        except HubError:
+            raise
+        except Exception as error:
+            raise self._named(error) from error
+        return events
+
+    def tick(self) -> None:
+        """Heartbeats and tokens; call it every second or so, also when idle. Raises HubError."""
+        try:
+            # No frame is read (batch=0): this only looks at the timeouts, and sends if due.
+            self._connection.listen(batch=0)
+            now = time.monotonic()
+            if self._cbs is not None and now - self._token_checked > _TOKEN_CHECK_SECONDS:
+                self._token_checked = now
+                self._cbs.handle_token()
+            self._check()
+        except HubError:
+            raise
+        except Exception as error:
+            raise self._named(error) from error
+
+    def close(self) -> None:
+        """Let go of the connection; never raises, never waits for the hub."""
+        try:
+            self._consumer.close()
+        except Exception:  # noqa: BLE001, S110 - it is being thrown away
+            pass
+        sock = getattr(self, "sock", None)
+        if sock is not None:
+            sock.close()
+
+    def _feed(self, data: bytes, events: list[Event]) -> None:
+        """Split into frames; decode events here, hand everything else to the SDK."""
+        had = len(events)
+        if self._tail:
+            data = self._tail + data
+        at, end = 0, len(data)
+        transfers = 0
+        link = self._link
+        while end - at >= 8:
+            size, offset, kind, channel = _HEADER(data, at)
+            if size < 8 or offset < 2:
+                raise FrameError(f"a frame of {size} bytes is impossible")
+            following = at + size
+            if following > end:
+                break
+            body = at + offset * 4
+            if kind == 0 and data.startswith(_TRANSFER, body, following):
+                handle, more, payload = decode_transfer(data, body)
+                if handle == link.remote_handle:
+                    transfers += 1
+                    if more:
+                        self._parts.append(data[payload:following])
+                    elif self._parts:
+                        whole = b"".join((*self._parts, data[payload:following]))
+                        self._parts = []
+                        events.append(decode_message(whole, 0, len(whole)))
+                    else:
+                        events.append(decode_message(data, payload, following))
+                    at = following
+                    continue
+            view = memoryview(data)
+            frame = (
+                decode_frame(view[body:following])
+                if body < following
+                else decode_empty_frame(view[at : at + 8])
+            )
+            self._connection._process_incoming_frame(channel, frame)
+            at = following
+        self._tail = data[at:]
+        link.current_link_credit -= len(events) - had
+        link.delivery_count += len(events) - had
+        session = self._session
+        session.next_incoming_id += transfers
+        session.remote_outgoing_window -= transfers
+        session.incoming_window -= transfers
+        self._connection._last_frame_received_time = time.time()
+
+    def _renew(self) -> None:
+        """Grant window and credit when half of either is used up, so that the hub never waits."""
+        session = self._session
+        if session.incoming_window < session.target_incoming_window // 2:
+            session.incoming_window = session.target_incoming_window
+            session._outgoing_flow()
+        if self._link.current_link_credit <= self._prefetch // 2:
+            self._link.flow(link_credit=self._prefetch)
+
+    def _check(self) -> None:
+        if self._connection._error is not None:
+            raise self._connection._error
+        if self._link.get_state() != LinkState.ATTACHED:  # raises the link's own error
+            raise HubError("the hub detached the link")
+        if self._connection.state != _OPENED:
+            raise HubError("the hub closed the connection")
+
+    def _named(self, error: Exception) -> HubError:
+        """The SDK's error in one plain line, without the advice and trailers it appends."""
+        condition = getattr(error, "condition", None)
+        text = getattr(error, "description", None) or getattr(error, "message", None) or error
+        name = getattr(condition, "value", condition) or type(error).__name__
+        line = " ".join(f"{_text(name)}: {_text(text)}".split())
+        return HubError(line[:300], stolen=condition == ErrorCondition.LinkStolen)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

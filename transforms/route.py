@@ -1,0 +1,244 @@
+"""Which alerts a sink gets: conditions from the settings, compiled once into a plain predicate."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError
+
+import schemas.kinds
+from schemas.alert import SEVERITIES, STATUSES, Alert
+from schemas.batch import AlertBatch, Dropped
+from schemas.receipt import Outcome
+
+__all__ = ["AtLeast", "Predicate", "Where", "compile_where", "route_batch"]
+
+Predicate = Callable[[Alert], bool]
+_TextTest = Callable[[str], bool]
+
+
+# What may be said
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _known_kind(text: str) -> str:
+    modules = pkgutil.iter_modules(schemas.kinds.__path__)
+    kinds = sorted({"unknown", *(info.name for info in modules if info.name[0] != "_")})
+    if not any(map(_matches([text]), kinds)):
+        raise PydanticCustomError("choice", "no such kind of event", {"choices": kinds})
+    return text
+
+
+_Word = Annotated[str, StringConstraints(min_length=1)]
+_Severity = Annotated[Literal[SEVERITIES], BeforeValidator(_lower)]  # type: ignore[valid-type]
+_Status = Annotated[Literal[STATUSES], BeforeValidator(_lower)]  # type: ignore[valid-type]
+_Kind = Annotated[_Word, AfterValidator(_known_kind)]
+
+# One or more of them: a list, or for one the word alone.
+_Severities = Annotated[
+    tuple[_Severity, ...],
+    BeforeValidator(_listed, json_schema_input_type=_Severity | list[_Severity]),
+    Field(min_length=1),
+]
+_Statuses = Annotated[
+    tuple[_Status, ...],
+    BeforeValidator(_listed, json_schema_input_type=_Status | list[_Status]),
+    Field(min_length=1),
+]
+_Kinds = Annotated[
+    tuple[_Kind, ...],
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    Field(min_length=1),
+]
+_Words = Annotated[
+    tuple[_Word, ...],
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    Field(min_length=1),
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class AtLeast(_Model):
+    """A severity and all above it; `unknown` is below all others."""
+
+    at_least: _Severity = Field(description="The least severity.")
+
+
+class Where(_Model):
+    """Which alerts: every condition that is given must hold; case never matters.
+
+    Where a key takes a list, any of its values will do; where it says *, that stands for any text.
+    """
+
+    severity: _Severities | AtLeast | None = Field(
+        None, description="One of these, or {at_least: medium}."
+    )
+    kind: _Kinds | None = Field(None, description="Kinds of event, such as `defender_*`.")
+    status: _Statuses | None = Field(None, description="One of these.")
+    subscription: _Words | None = Field(None, description="Subscription ids or names.")
+    environment: _Words | None = Field(None, description="The subscription's environment.")
+    tag: dict[str, _Words] | None = Field(
+        None, min_length=1, description="The subscription's tags, as {team: red}: all of them."
+    )
+    product: _Words | None = Field(None, description="Product names; * stands for any text.")
+    alert_type: _Words | None = Field(None, description="Alert types; * stands for any text.")
+    any_: tuple[Where, ...] | None = Field(
+        None, alias="any", min_length=1, description="At least one of these conditions holds."
+    )
+    all_: tuple[Where, ...] | None = Field(
+        None, alias="all", min_length=1, description="All of these conditions hold."
+    )
+    not_: Where | None = Field(None, alias="not", description="This condition does not hold.")
+
+
+# How it is decided
+
+
+def compile_where(where: Where | None) -> Predicate:
+    """`where` as a function of an alert; without conditions everything matches.
+
+    The predicate holds closures: compile it on the worker, do not pickle it.
+    """
+    return _all([] if where is None else list(_tests(where)))
+
+
+def _tests(where: Where) -> Iterator[Predicate]:
+    if where.severity is not None:
+        yield _severity(where.severity)
+    if where.status is not None:
+        statuses = frozenset(where.status)
+        yield lambda alert: alert.status in statuses
+    if where.kind is not None:
+        kind = _matches(where.kind)
+        yield lambda alert: kind(alert.kind)
+    if where.product is not None:
+        product = _matches(where.product)
+        yield lambda alert: product(alert.product)
+    if where.alert_type is not None:
+        alert_type = _matches(where.alert_type)
+        yield lambda alert: alert_type(alert.alert_type)
+    if where.subscription is not None:
+        yield _subscription(_one_of(where.subscription))
+    if where.environment is not None:
+        yield _environment(_one_of(where.environment))
+    for name, values in (where.tag or {}).items():
+        yield _tag(name.casefold(), _one_of(values))
+    yield from map(compile_where, where.all_ or ())
+    if where.any_ is not None:
+        yield _any([compile_where(each) for each in where.any_])
+    if where.not_ is not None:
+        unwanted = compile_where(where.not_)
+        yield lambda alert: not unwanted(alert)
+
+
+def _all(tests: list[Predicate]) -> Predicate:
+    if len(tests) == 1:
+        return tests[0]
+
+    def all_hold(alert: Alert) -> bool:
+        for test in tests:  # noqa: SIM110 - a generator would cost as much as the tests
+            if not test(alert):
+                return False
+        return True
+
+    return all_hold
+
+
+def _any(tests: list[Predicate]) -> Predicate:
+    def one_holds(alert: Alert) -> bool:
+        for test in tests:  # noqa: SIM110
+            if test(alert):
+                return True
+        return False
+
+    return one_holds
+
+
+def _severity(wanted: tuple[str, ...] | AtLeast) -> Predicate:
+    if isinstance(wanted, AtLeast):
+        wanted = SEVERITIES[SEVERITIES.index(wanted.at_least) :]
+    severities = frozenset(wanted)
+    return lambda alert: alert.severity in severities
+
+
+def _subscription(wanted: _TextTest) -> Predicate:
+    return lambda alert: (
+        wanted(alert.subscription_id)
+        or (alert.subscription is not None and wanted(alert.subscription.name))
+    )
+
+
+def _environment(wanted: _TextTest) -> Predicate:
+    return lambda alert: alert.subscription is not None and wanted(alert.subscription.environment)
+
+
+def _tag(wanted_name: str, wanted: _TextTest) -> Predicate:
+    def has_tag(alert: Alert) -> bool:
+        return alert.subscription is not None and any(
+            name.casefold() == wanted_name and wanted(value)
+            for name, value in alert.subscription.tags.items()
+        )
+
+    return has_tag
+
+
+def _one_of(words: Collection[str]) -> _TextTest:
+    wanted = frozenset(word.casefold() for word in words)
+    return lambda text: text.casefold() in wanted
+
+
+def _matches(patterns: Collection[str]) -> _TextTest:
+    """Whether a text is one of `patterns`, where * stands for any text."""
+    exactly = _one_of([pattern for pattern in patterns if "*" not in pattern])
+    globs = [pattern for pattern in patterns if "*" in pattern]
+    if not globs:
+        return exactly
+    pattern = re.compile(
+        "|".join(".*".join(map(re.escape, glob.casefold().split("*"))) for glob in globs),
+        re.DOTALL,
+    )
+    return lambda text: exactly(text) or pattern.fullmatch(text.casefold()) is not None
+
+
+def route_batch(batch: AlertBatch, sink: str, predicate: Predicate) -> AlertBatch | None:
+    """`batch` as `sink` gets it; the alerts it does not want are dropped as not routed.
+
+    None if the batch is addressed to another sink, or to nobody. One that is addressed to this
+    sink passes whole: it was routed when it became owed. `batch` itself is left as it is.
+    """
+    if batch.only is not None:
+        return batch if batch.only == sink else None
+    wanted: list[Alert] = []
+    dropped = list(batch.dropped)
+    for alert in batch.alerts:
+        if predicate(alert):
+            wanted.append(alert)
+        else:
+            dropped.append(Dropped(alert.sequence, alert.index, Outcome.NOT_ROUTED))
+    return AlertBatch(
+        batch.origin, batch.first, batch.last, batch.only, batch.size, wanted, dropped
+    )
+
+
+# The Beam skin

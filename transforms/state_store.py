@@ -1,0 +1,82 @@
+"""Where a run keeps what must outlast it: one folder, written only whole.
+
+    accounts/<sink>/<source>/<partition>.json     position and sums, one writer each
+    checkpoints/<source>/checkpoint/<partition>   the least position of the sinks
+    owed/<sink>/<source>/<partition>/<first>-<last>.json
+    dead/<namespace>/<hub>/<partition>/<Y>/<M>/<D>/<h>/<m>/<s>-….avro     Capture layout
+    seen/snapshot                                 deduplication, at the last clean hand-over
+    aside/digests/<sink>/<id>.json                digests that a sink refused
+    reports/, status.json
+
+Everything is readable by its owner alone: it holds payloads.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+__all__ = ["StateStore", "StateStoreError", "place", "unplace"]
+
+
+class StateStoreError(Exception):
+    """The store cannot be used; the message says which folder and why."""
+
+
+def place(*parts: str) -> str:
+    """A path in the store from names of any origin: nothing in a name can leave its folder."""
+    safe = (quote(part, safe="$ ,=@") for part in parts)
+    return "/".join(f"%2E{part[1:]}" if part.startswith(".") else part or "%" for part in safe)
+
+
+def unplace(path: str) -> list[str]:
+    """The names that `place` made the path from."""
+    return ["" if part == "%" else unquote(part) for part in path.split("/")]
+
+
+class StateStore:
+    """A folder. Every write is a new file or an atomic replacement: no reader sees half of one."""
+
+    def __init__(self, url: str) -> None:
+        self.folder = Path(url.removeprefix("file://"))
+
+    def prepare(self) -> None:
+        """Create the folder and try a write. Raises StateStoreError."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.put("writable", b"")
+            self.delete("writable")
+        except OSError as error:
+            raise StateStoreError(
+                f"the state folder {self.folder} cannot be written: {error.strerror or error}"
+            ) from error
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".")  # mode 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def get(self, path: str) -> bytes | None:
+        try:
+            return (self.folder / path).read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Paths of all objects under a folder, in order."""
+        for path in sorted((self.folder / prefix).rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(self.folder).as_posix()
+
+    def delete(self, path: str) -> None:
+        (self.folder / path).unlink(missing_ok=True)
