@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas.alert import Alert
-from schemas.receipt import Outcome
+from schemas.receipt import Outcome, Run
 
 __all__ = ["NOBODY", "AlertBatch", "Batch", "Dropped", "Origin", "Record"]
 
@@ -54,6 +54,7 @@ class Batch(msgspec.Struct, array_like=True):
 
     only: the one sink that this batch is addressed to (`NOBODY`: none, it is only marked as
         seen); None: every sink.
+    wanted: the records that this batch is about, where it pays a debt; None: all.
     """
 
     origin: Origin
@@ -61,6 +62,7 @@ class Batch(msgspec.Struct, array_like=True):
     last: int
     only: str | None
     records: list[Record]
+    wanted: list[Run] | None = None
 
 
 class AlertBatch(msgspec.Struct, array_like=True):

@@ -23,15 +23,20 @@ from transforms import coders
 from transforms.owed import forget_beyond, owe, pay
 from transforms.state_store import StateStore, place, unplace
 
-__all__ = ["Account", "Settled", "checkpoint", "settled"]
+__all__ = ["Account", "Settled", "begin", "checkpoint", "settled"]
 
 _FLUSH_SECONDS = 0.2
 
 
 class Settled(msgspec.Struct):
-    """What the store holds of one sink and partition."""
+    """What the store holds of one sink and partition, up to and including `position`.
+
+    records: counted where they were parsed; the sums hold if `outcomes` adds up to it.
+    enqueued_ms: of the youngest alert.
+    """
 
     position: int
+    records: int
     enqueued_ms: int
     outcomes: Outcomes
 
@@ -66,6 +71,14 @@ def checkpoint(store: StateStore, sinks: Iterable[str], origin: Origin) -> int |
         if data is not None:
             positions.append(_SETTLED.decode(data).position)
     return min(positions, default=None)
+
+
+def begin(store: StateStore, sinks: Iterable[str], origin: Origin, position: int) -> None:
+    """Give a partition that no sink has settled anything of its first position, durably."""
+    for sink in sinks:
+        path = _path(sink, origin.source, origin.partition)
+        if store.get(path) is None:
+            store.put(path, msgspec.json.encode(Settled(position, 0, 0, Outcomes())))
 
 
 class _Account(beam.DoFn):
@@ -118,7 +131,7 @@ class _Account(beam.DoFn):
             ledger = Ledger(first - 1)
         else:
             stored = _SETTLED.decode(data)
-            ledger = Ledger(stored.position, stored.outcomes, stored.enqueued_ms)
+            ledger = Ledger(stored.position, stored.records, stored.outcomes, stored.enqueued_ms)
         forget_beyond(self._store, self._sink, *_pair(origin), ledger.position)
         return ledger
 
@@ -130,7 +143,9 @@ class _Account(beam.DoFn):
                 owe(self._store, self._sink, source, partition, first, ledger.position, owed)
             self._store.put(
                 _path(self._sink, source, partition),
-                msgspec.json.encode(Settled(ledger.position, ledger.enqueued_ms, ledger.outcomes)),
+                msgspec.json.encode(
+                    Settled(ledger.position, ledger.records, ledger.enqueued_ms, ledger.outcomes)
+                ),
             )
             least = checkpoint(self._store, self._sinks, origin)
             self._store.put(

@@ -136,6 +136,3 @@ def _least(found: list[Sample], samples: int) -> list[Sample]:
     """The least ids, each once: of one id's titles, the least."""
     titles = {sample.id: sample for sample in sorted(found, reverse=True)}
     return sorted(titles.values())[:samples]
-
-
-# The Beam skin

@@ -83,9 +83,6 @@ def enrich_batch(
     return batch
 
 
-# The Beam skin
-
-
 # Reading the file: each format gives rows by their path in it, and the line where a path begins
 
 _Rows = list[tuple[located.Path, Any]]

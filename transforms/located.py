@@ -27,6 +27,7 @@ _PLAINER = {
     "found another document": "a second document (---); one is expected",
     "unexpected end of stream": "this is never closed",
     "<stream end>": "this is never closed",
+    "expected ','": "a comma or a closing bracket is missing before this",
 }
 
 
@@ -102,6 +103,8 @@ def _plain(node: Node, path: Path, located: Located, yaml: YAML, above: set[int]
     above = above | {id(node)}
     kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
     if isinstance(node, ScalarNode):
+        if not node.value:  # nothing stands there: the scanner has run on to the next thing
+            located.values[path] = located.keys.get(path, place)
         if kind not in _SCALARS:
             located.mistakes.append((path, place, "a YAML tag; plain values are expected"))
         if kind in ("int", "float", "bool", "null"):

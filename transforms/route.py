@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from collections.abc import Callable, Collection, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,13 +12,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     StringConstraints,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
-import schemas.kinds
 from schemas.alert import SEVERITIES, STATUSES, Alert
 from schemas.batch import AlertBatch, Dropped
+from schemas.kinds import KINDS
 from schemas.receipt import Outcome
 
 __all__ = ["AtLeast", "Predicate", "Where", "compile_where", "route_batch"]
@@ -31,8 +32,25 @@ _TextTest = Callable[[str], bool]
 # What may be said
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+class _Listed:
+    """A list of at least one, that for one may be written without the list."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._listed, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        array = handler(core)
+        return {"anyOf": [array["items"], {**array, "minItems": 1}]}
+
+    @staticmethod
+    def _listed(value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("must not be empty")
+        return value if isinstance(value, list | tuple | dict) else [value]
 
 
 def _lower(value: Any) -> Any:
@@ -40,10 +58,8 @@ def _lower(value: Any) -> Any:
 
 
 def _known_kind(text: str) -> str:
-    modules = pkgutil.iter_modules(schemas.kinds.__path__)
-    kinds = sorted({"unknown", *(info.name for info in modules if info.name[0] != "_")})
-    if not any(map(_matches([text]), kinds)):
-        raise PydanticCustomError("choice", "no such kind of event", {"choices": kinds})
+    if not any(map(_matches([text]), KINDS)):
+        raise PydanticCustomError("choice", "no such kind of event", {"choices": [*KINDS]})
     return text
 
 
@@ -52,27 +68,8 @@ _Severity = Annotated[Literal[SEVERITIES], BeforeValidator(_lower)]  # type: ign
 _Status = Annotated[Literal[STATUSES], BeforeValidator(_lower)]  # type: ignore[valid-type]
 _Kind = Annotated[_Word, AfterValidator(_known_kind)]
 
-# One or more of them: a list, or for one the word alone.
-_Severities = Annotated[
-    tuple[_Severity, ...],
-    BeforeValidator(_listed, json_schema_input_type=_Severity | list[_Severity]),
-    Field(min_length=1),
-]
-_Statuses = Annotated[
-    tuple[_Status, ...],
-    BeforeValidator(_listed, json_schema_input_type=_Status | list[_Status]),
-    Field(min_length=1),
-]
-_Kinds = Annotated[
-    tuple[_Kind, ...],
-    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-    Field(min_length=1),
-]
-_Words = Annotated[
-    tuple[_Word, ...],
-    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-    Field(min_length=1),
-]
+_T = TypeVar("_T")
+_OneOrMore = Annotated[tuple[_T, ...], _Listed()]
 
 
 class _Model(BaseModel):
@@ -91,18 +88,26 @@ class Where(_Model):
     Where a key takes a list, any of its values will do; where it says *, that stands for any text.
     """
 
-    severity: _Severities | AtLeast | None = Field(
+    severity: _OneOrMore[_Severity] | AtLeast | None = Field(
         None, description="One of these, or {at_least: medium}."
     )
-    kind: _Kinds | None = Field(None, description="Kinds of event, such as `defender_*`.")
-    status: _Statuses | None = Field(None, description="One of these.")
-    subscription: _Words | None = Field(None, description="Subscription ids or names.")
-    environment: _Words | None = Field(None, description="The subscription's environment.")
-    tag: dict[str, _Words] | None = Field(
+    kind: _OneOrMore[_Kind] | None = Field(
+        None, description="Kinds of event, such as `defender_*`."
+    )
+    status: _OneOrMore[_Status] | None = Field(None, description="One of these.")
+    subscription: _OneOrMore[_Word] | None = Field(None, description="Subscription ids or names.")
+    environment: _OneOrMore[_Word] | None = Field(
+        None, description="The subscription's environment."
+    )
+    tag: dict[str, _OneOrMore[_Word]] | None = Field(
         None, min_length=1, description="The subscription's tags, as {team: red}: all of them."
     )
-    product: _Words | None = Field(None, description="Product names; * stands for any text.")
-    alert_type: _Words | None = Field(None, description="Alert types; * stands for any text.")
+    product: _OneOrMore[_Word] | None = Field(
+        None, description="Product names; * stands for any text."
+    )
+    alert_type: _OneOrMore[_Word] | None = Field(
+        None, description="Alert types; * stands for any text."
+    )
     any_: tuple[Where, ...] | None = Field(
         None, alias="any", min_length=1, description="At least one of these conditions holds."
     )
@@ -239,6 +244,3 @@ def route_batch(batch: AlertBatch, sink: str, predicate: Predicate) -> AlertBatc
     return AlertBatch(
         batch.origin, batch.first, batch.last, batch.only, batch.size, wanted, dropped
     )
-
-
-# The Beam skin

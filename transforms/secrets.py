@@ -75,13 +75,14 @@ class SecretRef(str):
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(
-            cls._check,
+            cls.checked,
             core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
 
     @classmethod
-    def _check(cls, text: str) -> SecretRef:
+    def checked(cls, text: str) -> SecretRef:
+        """The text as a reference. Raises ValueError, which does not repeat it."""
         scheme, colon, place = text.partition(":")
         if not colon or scheme not in cls.schemes or not place:
             # The text may be a secret that somebody pasted: it is not repeated.

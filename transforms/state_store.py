@@ -13,6 +13,8 @@ Everything is readable by its owner alone: it holds payloads.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -80,3 +82,19 @@ class StateStore:
 
     def delete(self, path: str) -> None:
         (self.folder / path).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold `name` for this process alone, until it ends. Raises StateStoreError if another
+        has it: two runs in one folder would count, and deliver, everything twice."""
+        path = self.folder / f".{name}.lock"
+        with path.open("a") as file:
+            path.chmod(0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StateStoreError(
+                    f"another `alertbeam {name}` works in the state folder {self.folder}: "
+                    "stop it first, or give this one a folder of its own"
+                ) from None
+            yield

@@ -36,7 +36,8 @@ _OPENERS = 8
 
 
 class PartitionStatus(msgspec.Struct):
-    """Where reading stands. Sequence numbers; times in ms; `last_*` None until the hub told."""
+    """Where reading stands. Sequence numbers; times in ms; `last_*` None until the hub told;
+    `taken` counts the events that the pipeline took."""
 
     source: str
     partition: str
@@ -44,6 +45,7 @@ class PartitionStatus(msgspec.Struct):
     last_sequence: int | None = None
     last_enqueued_ms: int | None = None
     read_enqueued_ms: int | None = None
+    taken: int = 0
     connected: bool = False
     error: str = ""
 
@@ -121,6 +123,7 @@ class HubReader(threading.Thread):
                 feed.bytes -= size - left
                 feed.head = taken[-1].sequence + 1
                 feed.status.next = feed.head
+                feed.status.taken += len(taken)
                 feed.status.read_enqueued_ms = taken[-1].enqueued_ms
             wake = feed.paused and feed.bytes < _BUFFER_BYTES // 2
         if wake:
@@ -351,10 +354,10 @@ class ReadSession:
             self._draining = value
             self.changed.notify_all()
 
-    def wait(self, timeout: float) -> None:
-        """Until any partition has something, the session drains, or `timeout` seconds passed."""
+    def wait(self, timeout: float) -> bool:
+        """Until any partition has something or the session drains; False after `timeout` s."""
         with self.changed:
-            self.changed.wait_for(
+            return self.changed.wait_for(
                 lambda: self._draining or any(r.buffered for r in self._readers.values()), timeout
             )
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Callable
+from typing import Any
 
 from azure.eventhub import EventHubConsumerClient
 from azure.eventhub._consumer import EventHubConsumer
@@ -20,9 +22,11 @@ from azure.eventhub._pyamqp._decode import decode_empty_frame, decode_frame
 from azure.eventhub._pyamqp.constants import ConnectionState, LinkState
 from azure.eventhub._pyamqp.error import ErrorCondition
 
+from transforms.read.access import EventHubsAccess
 from transforms.read.frames import Event, FrameError, decode_message, decode_transfer
+from transforms.secrets import SecretError
 
-__all__ = ["HubError", "PartitionLink", "source_of"]
+__all__ = ["HubError", "PartitionLink", "last_sequence", "partition_ids"]
 
 _RECEIVE_BYTES = 256 * 1024
 _TRANSFER = b"\x00\x53\x14"
@@ -39,10 +43,26 @@ class HubError(Exception):
         self.stolen = stolen
 
 
-def source_of(client: EventHubConsumerClient, consumer_group: str) -> str:
-    """`namespace/hub/group`: what checkpoints and accounts are kept under. A local hub's port is
-    part of its name."""
-    return f"{client._address.hostname}/{client.eventhub_name}/{consumer_group}"
+def partition_ids(access: EventHubsAccess) -> list[str]:
+    """The hub's partitions now. Takes about half a second. Raises HubError."""
+    return list(_ask(access, lambda client: client.get_partition_ids()))
+
+
+def last_sequence(access: EventHubsAccess, partition: str) -> int:
+    """The sequence number of the partition's newest event; -1 if there never was one. Takes about
+    half a second. Raises HubError."""
+    properties = _ask(access, lambda client: client.get_partition_properties(partition))
+    return int(properties["last_enqueued_sequence_number"])
+
+
+def _ask(access: EventHubsAccess, question: Callable[[EventHubConsumerClient], Any]) -> Any:
+    try:
+        with access.client() as client:
+            return question(client)
+    except SecretError as error:
+        raise HubError(str(error)) from error
+    except Exception as error:
+        raise HubError(_plain(error)) from error
 
 
 class PartitionLink:
@@ -220,12 +240,17 @@ class PartitionLink:
             raise HubError("the hub closed the connection")
 
     def _named(self, error: Exception) -> HubError:
-        """The SDK's error in one plain line, without the advice and trailers it appends."""
         condition = getattr(error, "condition", None)
-        text = getattr(error, "description", None) or getattr(error, "message", None) or error
-        name = getattr(condition, "value", condition) or type(error).__name__
-        line = " ".join(f"{_text(name)}: {_text(text)}".split())
-        return HubError(line[:300], stolen=condition == ErrorCondition.LinkStolen)
+        return HubError(_plain(error), stolen=condition == ErrorCondition.LinkStolen)
+
+
+def _plain(error: Exception) -> str:
+    """The SDK's error in one short line, without the advice and trailers it appends."""
+    condition = getattr(error, "condition", None)
+    text = getattr(error, "description", None) or getattr(error, "message", None) or error
+    name = getattr(condition, "value", condition) or type(error).__name__
+    line = " ".join(f"{_text(name)}: {_text(text)}".split())
+    return line.partition(" Error condition:")[0][:300]
 
 
 def _text(value: object) -> str:

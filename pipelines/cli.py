@@ -1,0 +1,99 @@
+"""The command `alertbeam`: which commands there are, in the order that its help lists them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from pipelines.commands.schema import schema
+from pipelines.commands.sinks import sinks
+from pipelines.commands.validate import validate
+
+__all__ = ["app", "main"]
+
+_RUN = "Run"
+_LOOK = "Look"
+_SETTINGS = "Settings"
+
+app = typer.Typer(
+    name="alertbeam",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Each command explains itself: alertbeam COMMAND --help",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alertbeam {importlib.metadata.version('alertbeam')}")
+        raise typer.Exit
+
+
+@app.callback()
+def alertbeam(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Carry Microsoft security alerts from Azure Event Hubs into every SIEM
+    that should have them, and account for each one: delivered, not routed,
+    a repeat, dead, or owed.
+
+    Where alerts come from, and where they go, stands in one YAML file:
+
+    [dim]sources:[/dim]
+    [dim]  - event_hubs: {namespace: contoso.servicebus.windows.net, hub: defender}[/dim]
+    [dim]sinks:[/dim]
+    [dim]  - splunk_hec: {url: https://splunk:8088, token: env:SPLUNK_TOKEN}[/dim]
+    [dim]    where: {severity: {at_least: medium}}[/dim]
+    [dim]state: ./state[/dim]
+
+    [dim]$ alertbeam validate settings.yaml[/dim]
+    """
+
+
+app.command(rich_help_panel=_SETTINGS)(validate)
+app.command(rich_help_panel=_SETTINGS)(sinks)
+app.command(rich_help_panel=_SETTINGS)(schema)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 for success, 2 for settings or arguments that are wrong, else 1.
+
+    What a user can put right is told in a message; only a fault of ours shows a traceback.
+    """
+    try:
+        app(arguments)
+    except Exception as error:
+        code, message = _told(error)
+        if not message:
+            raise
+        typer.echo(message, err=True)
+        sys.exit(code)
+    sys.exit(0)
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    from pipelines.settings import SettingsError  # slow to import, and rarely needed
+    from transforms.enrich import SubscriptionsError
+    from transforms.secrets import SecretError
+
+    if isinstance(error, SettingsError):
+        count = len(error.mistakes)
+        return 2, f"{error}\n{count} mistake{'s' * (count > 1)}"
+    if isinstance(error, SubscriptionsError | SecretError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return 1, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return 1, ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`alertbeam status`: where everything stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["status"]
+
+
+def status(
+    settings: Annotated[
+        Path, typer.Option("--config", "-c", help="The settings file.", metavar="SETTINGS")
+    ] = Path("settings.yaml"),
+) -> None:
+    """Show each partition's position and lag, each sink's account and circuit.
+
+    Looks only at the state folder, so it works beside a run, and after one.
+
+    [dim]$ alertbeam status -c settings.yaml[/dim]
+    """
+    import os
+    import time
+
+    from rich.console import Console
+
+    from pipelines.forward import accounts
+    from pipelines.report import (
+        accounts_of,
+        dead_table,
+        partitions_table,
+        read_status,
+        sinks_table,
+    )
+    from pipelines.settings import load
+    from transforms.state_store import StateStore
+
+    loaded = load(settings)
+    store = StateStore(str(loaded.state))
+    console = Console()
+    known = read_status(store)
+    if not known:
+        console.print("never run: there is no status in this state folder yet")
+        return
+    running = known["running"]
+    if running:
+        try:
+            os.kill(known["pid"], 0)
+        except ProcessLookupError:
+            running = False
+        except PermissionError:
+            pass
+    age = time.time() - known["at_ms"] / 1000
+    now = f"running, as process {known['pid']}" if running else "not running"
+    console.print(f"{now}; last seen {age:.0f} s ago", highlight=False)
+    names = accounts(loaded)
+    console.print(partitions_table(store, names))
+    console.print(sinks_table(accounts_of(store, names), circuits=True))
+    dead = dead_table(store)
+    if dead.row_count:
+        console.print(dead)

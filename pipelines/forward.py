@@ -1,0 +1,96 @@
+"""The forwarding graph: from batches of events to every sink and its account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms import window
+
+from pipelines.settings import Settings, Window
+from schemas.alert import Subscription
+from transforms.account import Account
+from transforms.deduplicate import Deduplicate
+from transforms.state_store import StateStore
+from transforms.steps import Digests, Enrich, Parse, Route, Shift
+from transforms.write import DigestsOnly, WriteDigests, WriteTo
+
+__all__ = ["DIGESTS", "accounts", "forward"]
+
+DIGESTS = "digests"
+"""The account's name where no sink takes alerts: what the digests have counted."""
+
+
+def accounts(settings: Settings) -> tuple[str, ...]:
+    """The accounts that the settings' graph keeps: one a sink that takes alerts."""
+    return tuple(s.name for s in settings.sinks if s.send == "alerts") or (DIGESTS,)
+
+
+def forward(
+    pipeline: beam.Pipeline,
+    read: beam.PTransform,
+    settings: Settings,
+    subscriptions: Mapping[str, Subscription],
+    run: str,
+    shift: Shift | None = None,
+) -> None:
+    """Add the graph to `pipeline`. Nothing on the way to a sink needs a timer, a GroupByKey or a
+    Flatten: there, all of it fuses into one stage on the local runner (a test reads that).
+
+    read: `PBegin → PCollection[Batch]`. run: names what this process keeps for the run (links,
+    engines). shift: set on the local runner, where windows fire when a shift ends.
+    """
+    store = StateStore(str(settings.state))
+    kept = accounts(settings)
+
+    # 1. Events come in batches of one partition.
+    batches = pipeline | "Read events" >> read
+
+    # 2. The only decode. What cannot be understood is a dead letter from here on.
+    parsed = batches | "Parse" >> Parse(store)
+
+    # 3. Exact repeats end here; status updates pass.
+    horizon_ms = int(settings.deduplicate.horizon * 1000)
+    fresh = parsed | "Drop exact repeats" >> Deduplicate(
+        horizon_ms, settings.deduplicate.shards, run, store
+    )
+
+    # 4. Who owns the subscription, and what it is for.
+    alerts = fresh | "Enrich with subscriptions" >> Enrich(subscriptions)
+
+    # 5. To every sink in parallel, each with an account of its own.
+    for entry in settings.sinks:
+        if entry.send == "alerts":
+            routed = alerts | f"Route to {entry.name}" >> Route(entry.name, entry.where)
+            receipts = routed | f"Write to {entry.name}" >> WriteTo(entry.build(), run, store)
+            _ = receipts | f"Account for {entry.name}" >> Account(entry.name, kept, store)
+    if kept == (DIGESTS,):
+        _ = (
+            alerts
+            | "Only digests are wanted" >> DigestsOnly()
+            | "Account for digests" >> Account(DIGESTS, kept, store)
+        )
+
+    # 6. Beside that way: what happened, counted in windows.
+    takers: list[Any] = [entry.build() for entry in settings.sinks if entry.send == "digests"]
+    for spec in settings.digests:
+        panes = alerts | f"Digest {spec.name}" >> Digests(
+            spec.name,
+            _windows(spec.window),
+            tuple(spec.by),
+            early=spec.early,
+            lateness=spec.lateness,
+            samples=spec.samples,
+            shift=shift,
+        )
+        for sink in takers:
+            _ = panes | f"Write {spec.name} to {sink.name}" >> WriteDigests(sink, run, store)
+
+
+def _windows(cut: Window) -> Any:
+    if cut.fixed is not None:
+        return window.FixedWindows(cut.fixed)
+    if cut.sliding is not None:
+        return window.SlidingWindows(cut.sliding.size, cut.sliding.every)
+    return window.Sessions(cut.session)

@@ -1,0 +1,137 @@
+"""What the state store says: per sink the account, per partition where everything stands."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+
+from schemas.batch import Origin
+from schemas.receipt import Outcomes
+from transforms.account import settled
+from transforms.dead_letters import read_dead_letters
+from transforms.owed import debts
+from transforms.state_store import StateStore
+
+__all__ = ["SinkAccount", "accounts_of", "dead_table", "partitions_table", "sinks_table"]
+
+
+class SinkAccount(msgspec.Struct):
+    """One sink's sums over all partitions. `records` were counted where they were parsed."""
+
+    name: str
+    records: int
+    outcomes: Outcomes
+    circuit: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether in = delivered + not routed + repeat + dead + owed."""
+        return self.records == self.outcomes.total
+
+
+def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
+    """The account of each sink, with what was paid moved from owed to delivered or dead."""
+    found = []
+    status = read_status(store)
+    for sink in sinks:
+        records, outcomes = 0, Outcomes()
+        for entry in settled(store, sink).values():
+            records += entry.records
+            outcomes += entry.outcomes
+        for debt in debts(store, sink):
+            outcomes.owed -= debt.iou.delivered + debt.iou.dead
+            outcomes.delivered += debt.iou.delivered
+            outcomes.dead += debt.iou.dead
+        circuit = status.get("sinks", {}).get(sink, {}).get("circuit", "")
+        found.append(SinkAccount(sink, records, outcomes, circuit))
+    return found
+
+
+def read_status(store: StateStore) -> dict[str, Any]:
+    """What the running (or last) pipeline wrote of itself; empty if there never was one."""
+    data = store.get("status.json")
+    found: dict[str, Any] = msgspec.json.decode(data) if data else {}
+    return found
+
+
+def dead_table(store: StateStore) -> Table:
+    """Dead letters by step and reason, the most frequent first."""
+    table = Table(title="dead letters", title_justify="left")
+    table.add_column("step", style="bold")
+    table.add_column("records", justify="right")
+    table.add_column("reason", overflow="fold")
+    found = Counter((letter.step, letter.reason) for letter in read_dead_letters(store))
+    for (step, reason), count in found.most_common(20):
+        table.add_row(step, f"{count:,}", escape(reason))
+    if len(found) > 20:
+        table.add_row(
+            "", f"{sum(found.values()) - sum(c for _, c in found.most_common(20)):,}", "…"
+        )
+    return table
+
+
+def sinks_table(accounts: Iterable[SinkAccount], circuits: bool = False) -> Table:
+    """in = delivered + not routed + repeat + dead + owed, a row a sink."""
+    table = Table(title="in = delivered + not routed + repeat + dead + owed", title_justify="left")
+    table.add_column("sink", style="bold")
+    for column in ("in", "delivered", "not routed", "repeat", "dead", "owed"):
+        table.add_column(column, justify="right")
+    table.add_column("sum")
+    if circuits:
+        table.add_column("circuit")
+    for account in accounts:
+        o = account.outcomes
+        cells = [f"{n:,}" for n in (account.records, o.delivered, o.not_routed, o.repeat)]
+        cells.append(f"[yellow]{o.dead:,}[/]" if o.dead else "0")
+        cells.append(f"[red]{o.owed:,}[/]" if o.owed else "0")
+        cells.append("[green]holds[/]" if account.holds else "[bold red]DOES NOT HOLD[/]")
+        if circuits:
+            shown = account.circuit or "-"
+            cells.append(shown if shown in ("-", "closed") else f"[red]{shown}[/]")
+        table.add_row(account.name, *cells)
+    return table
+
+
+def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
+    """Per partition: what was read, what every sink has settled, and the lag."""
+    table = Table(title="partitions", title_justify="left")
+    table.add_column("source", overflow="fold")
+    table.add_column("partition")
+    for column in ("read", "settled", "lag (events)", "lag (s)"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    positions: dict[Origin, list[int]] = {}
+    for sink in sinks:
+        for origin, entry in settled(store, sink).items():
+            positions.setdefault(origin, []).append(entry.position)
+    status = read_status(store)
+    reading = {Origin(p["source"], p["partition"]): p for p in status.get("partitions", ())}
+    for origin in sorted(
+        {*positions, *reading}, key=lambda o: (o.source, len(o.partition), o.partition)
+    ):
+        seen = reading.get(origin, {})
+        position = min(positions.get(origin, [-1]))
+        last = seen.get("last_sequence")
+        behind = None if last is None else max(0, last - position)
+        seconds = "-"
+        if behind == 0:
+            seconds = "0.0"
+        elif behind and seen.get("last_enqueued_ms"):
+            oldest = seen.get("read_enqueued_ms") or seen["last_enqueued_ms"]
+            seconds = f"{max(0.0, time.time() - oldest / 1000):.1f}"
+        table.add_row(
+            origin.source,
+            origin.partition,
+            f"{seen['next'] - 1:,}" if seen else "-",
+            f"{position:,}" if position >= 0 else "-",
+            "-" if behind is None else f"{behind:,}",
+            seconds,
+            f"[red]{escape(seen['error'])}[/]" if seen.get("error") else "",
+        )
+    return table

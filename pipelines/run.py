@@ -1,0 +1,250 @@
+"""Runs the forwarding pipeline: lists partitions, works in shifts, drains, hands over.
+
+On the local runner windows fire only when a run drains, and its memory grows with every bundle.
+So a live run is a row of shifts: each drains at a window boundary, and the next goes on at the
+checkpoint in the same process, with the same links, connections and circuits (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from apache_beam import Pipeline
+
+from pipelines.forward import accounts, forward
+from pipelines.runners import Choice, choose
+from pipelines.settings import Settings, SourceEntry
+from schemas.alert import Subscription
+from schemas.batch import Origin
+from transforms.account import begin, checkpoint
+from transforms.deduplicate import hand_over
+from transforms.delivery.engine import close_all
+from transforms.enrich import load_subscriptions
+from transforms.read.access import EventHubsAccess
+from transforms.read.event_hubs import END, Partition, ReadEventHubs
+from transforms.read.reader import close_session, session
+from transforms.read.sdk import HubError, last_sequence, partition_ids
+from transforms.state_store import StateStore
+from transforms.steps import Shift
+
+__all__ = ["Run", "RunError"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_LONGEST_SHIFT = 300.0
+_SHORTEST_SHIFT = 1.0
+_LISTING_SECONDS = 30.0
+_RETRY_SECONDS = (1.0, 60.0)  # after a shift that failed
+_LISTERS = 8
+
+
+class RunError(Exception):
+    """The run cannot start, or go on; the message says what to do."""
+
+
+class _Known(NamedTuple):
+    """What was learned of a hub: its partitions, and where each begins and (perhaps) ends."""
+
+    entry: SourceEntry
+    partitions: dict[str, tuple[int, int]]
+
+
+class Run:
+    """One run, from `start` to the end of its last shift.
+
+    until_caught_up: end when every partition is read up to what was in it at the start.
+    on_state: called when something worth telling happens, with one line.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        runner: str = "DirectRunner",
+        until_caught_up: bool = False,
+        say: Callable[[str], None] = _LOGGER.info,
+    ) -> None:
+        self.settings = settings
+        self.name = uuid.uuid4().hex
+        self.store = StateStore(str(settings.state))
+        self.runner: Choice = choose(runner)
+        self._until_caught_up = until_caught_up
+        self._say = say
+        self._sinks = accounts(settings)
+        self._known: dict[str, _Known] = {}
+        self._stopping = threading.Event()
+        self._number = 0
+        self._added = threading.Event()
+
+    def stop(self) -> None:
+        """Drain and end: what was read is delivered or accounted for. Safe in a signal handler."""
+        self._stopping.set()
+        # A handler runs inside whatever the main thread holds: the lock is taken elsewhere.
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def run(self) -> None:
+        """All shifts, until stopped or caught up. Raises RunError."""
+        subscriptions: Mapping[str, Subscription] = {}
+        if self.settings.subscriptions is not None:
+            subscriptions = load_subscriptions(self.settings.subscriptions.file)
+        self.store.prepare()
+        with self.store.lock("run"):
+            self._run(subscriptions)
+
+    def _run(self, subscriptions: Mapping[str, Subscription]) -> None:
+        self._number = self._next_number()
+        try:
+            self._list_hubs(first=True)
+            if not self._until_caught_up:
+                threading.Thread(target=self._keep_listing, daemon=True).start()
+            failures = 0
+            while not self._stopping.is_set():
+                if self._shift(subscriptions):
+                    failures = 0
+                    if self._until_caught_up:
+                        break
+                else:
+                    failures += 1
+                    self._stopping.wait(min(_RETRY_SECONDS[1], _RETRY_SECONDS[0] * 2**failures))
+        finally:
+            close_session(self.name)
+            close_all(self.name)
+
+    def _shift(self, subscriptions: Mapping[str, Subscription]) -> bool:
+        """One Beam run from the checkpoint to a drain; whether it went well."""
+        reading = session(self.name)
+        reading.draining = self._stopping.is_set()
+        self._added.clear()
+        self._number += 1
+        self.store.put("shift", str(self._number).encode())
+        began = time.time()
+        shift = Shift(self._number, int(began * 1000))
+        pipeline = Pipeline(runner=self.runner.runner)
+        partitions = self._partitions()
+        forward(
+            pipeline, ReadEventHubs(self.name, partitions), self.settings, subscriptions,
+            self.name, shift,
+        )  # fmt: skip
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                pipeline.run().wait_until_finish()
+            except BaseException as error:  # noqa: BLE001 - told below, in the right thread
+                failed.append(error)
+
+        worker = threading.Thread(target=work, name=f"shift {self._number}", daemon=True)
+        worker.start()
+        end = self._end_of_shift(began)
+        while worker.is_alive():
+            worker.join(0.1)
+            if time.time() >= end or self._added.is_set():
+                self._drain()
+                worker.join()
+        if failed:
+            _LOGGER.error("shift %d failed: %s", self._number, failed[0], exc_info=failed[0])
+            self._say(f"shift {self._number} failed, its work is done again: {failed[0]}")
+            return False
+        hand_over(self.name, self.store)
+        return True
+
+    def _drain(self) -> None:
+        session(self.name).draining = True
+
+    def _end_of_shift(self, began: float) -> float:
+        """When to drain, epoch seconds: at the next window boundary, an early pane's time, or
+        before memory has grown."""
+        if self._until_caught_up:
+            return float("inf")
+        ends = [began + (self.settings.shift or _LONGEST_SHIFT)]
+        for digest in self.settings.digests:
+            window = digest.window
+            if digest.early:
+                ends.append(began + digest.early)
+            if window.session:
+                ends.append(began + window.session)
+            else:
+                step = window.fixed or (window.sliding.every if window.sliding else 0)
+                ends.append((began + _SHORTEST_SHIFT) // step * step + step)
+        return max(began + _SHORTEST_SHIFT, min(ends))
+
+    def _partitions(self) -> list[Partition]:
+        """Every partition of every hub, from its checkpoint on."""
+        found = []
+        for source, known in self._known.items():
+            for partition, (start, stop) in sorted(known.partitions.items()):
+                at = checkpoint(self.store, self._sinks, Origin(source, partition))
+                first = start if at is None else at + 1
+                found.append(Partition(source, partition, known.entry.event_hubs, first, stop))
+        return found
+
+    def _keep_listing(self) -> None:
+        """Partitions that are added to a hub are read from the next shift on, which comes now."""
+        while not self._stopping.wait(_LISTING_SECONDS):
+            if self._list_hubs():
+                self._added.set()
+
+    def _list_hubs(self, first: bool = False) -> bool:
+        """Ask all hubs for partitions that are not known yet; whether there are any.
+
+        A hub that does not answer is left for the next time: it must not stop the others.
+        Raises RunError if the first time none answers.
+        """
+        added = False
+        problems = []
+        with ThreadPoolExecutor(_LISTERS, thread_name_prefix="list partitions") as pool:
+            asked = [
+                (entry, pool.submit(partition_ids, entry.event_hubs))
+                for entry in self.settings.sources
+            ]
+            for entry, answer in asked:
+                source = entry.name
+                known = self._known.get(source, _Known(entry, {}))
+                try:
+                    new = [p for p in answer.result() if p not in known.partitions]
+                    limits = list(pool.map(self._limits, [entry] * len(new), new))
+                except HubError as error:
+                    problems.append(f"{source}: {error}")
+                    continue
+                if entry.event_hubs.start == "latest":
+                    for partition, (start, _) in zip(new, limits, strict=True):
+                        begin(self.store, self._sinks, Origin(source, partition), start - 1)
+                both = known.partitions | dict(zip(new, limits, strict=True))
+                self._known = {**self._known, source: _Known(entry, both)}
+                added = added or bool(new)
+        if first and len(problems) == len(self.settings.sources):
+            raise RunError("no hub can be read:\n  " + "\n  ".join(problems))
+        for problem in problems:
+            self._say(f"not read for now: {problem}")
+        return added
+
+    def _limits(self, entry: SourceEntry, partition: str) -> tuple[int, int]:
+        """Where a partition without a checkpoint begins, and where reading ends."""
+        access: EventHubsAccess = entry.event_hubs
+        if access.start == "earliest" and not self._until_caught_up:
+            return 0, END
+        last = last_sequence(access, partition)
+        return (
+            0 if access.start == "earliest" else last + 1,
+            last + 1 if self._until_caught_up else END,
+        )
+
+    def _next_number(self) -> int:
+        """Shifts are numbered through restarts, so that the panes of one window are."""
+        data = self.store.get("shift")
+        return int(data) if data else 0
+
+    def targets(self) -> dict[Origin, int]:
+        """The last sequence number that this run reads to, where it ends by itself."""
+        return {
+            Origin(source, partition): stop - 1
+            for source, known in self._known.items()
+            for partition, (_, stop) in known.partitions.items()
+            if stop < END
+        }

@@ -1,0 +1,271 @@
+"""The thin Beam skins of the steps between reading and writing: Parse, Enrich, Route, Digests.
+
+What they do is in the plain modules that they call, which need no Beam to be read or tested.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import apache_beam as beam
+import msgspec
+from apache_beam.metrics import Metrics
+from apache_beam.transforms import trigger, window
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from schemas.alert import Alert, Subscription
+from schemas.batch import AlertBatch, Batch
+from schemas.dead_letter import DeadLetter
+from schemas.digest import to_alert
+from transforms import coders
+from transforms.dead_letters import write_dead_letters
+from transforms.digest import Tally, add, digest, digest_key, merge
+from transforms.enrich import enrich_batch
+from transforms.parse import parse_batch
+from transforms.route import Where, compile_where, route_batch
+from transforms.state_store import StateStore
+
+__all__ = ["Digests", "Enrich", "Parse", "Route", "Shift"]
+
+
+class _Parse(beam.DoFn):
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._kinds: dict[str, Any] = {}
+
+    def start_bundle(self) -> None:
+        self._letters: list[DeadLetter] = []
+
+    def process(self, batch: Batch) -> Iterator[AlertBatch]:
+        parsed, letters = parse_batch(batch)
+        if batch.wanted is not None:
+            parsed, letters = _only_wanted(batch, parsed), []  # dead letters were written before
+        self._letters.extend(letters)
+        for kind, count in Counter(alert.kind for alert in parsed.alerts).items():
+            if kind not in self._kinds:
+                self._kinds[kind] = Metrics.counter("kinds", kind)
+            self._kinds[kind].inc(count)
+        yield parsed
+
+    def finish_bundle(self) -> None:
+        # Before any sink ends its bundle: no position moves over a letter that is not on disk.
+        if self._letters:
+            write_dead_letters(self._store, self._letters)
+
+
+def _only_wanted(batch: Batch, parsed: AlertBatch) -> AlertBatch:
+    wanted = {
+        (sequence, run.index)
+        for run in batch.wanted or []
+        for sequence in range(max(run.first, batch.first), min(run.last, batch.last) + 1)
+    }
+    alerts = [alert for alert in parsed.alerts if (alert.sequence, alert.index) in wanted]
+    return msgspec.structs.replace(parsed, size=len(alerts), alerts=alerts, dropped=[])
+
+
+class Parse(beam.PTransform):
+    """`PCollection[Batch] → PCollection[AlertBatch]`; dead letters go to the state store."""
+
+    def __init__(self, store: StateStore) -> None:
+        super().__init__()
+        self._store = store
+
+    def expand(self, batches: Any) -> Any:
+        return batches | "Decode" >> beam.ParDo(_Parse(self._store)).with_output_types(AlertBatch)
+
+
+class _Enrich(beam.DoFn):
+    def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
+        self._subscriptions = dict(subscriptions)
+        self._unknown = Metrics.counter("enrich", "unknown_subscription")
+
+    def process(self, batch: AlertBatch) -> Iterator[AlertBatch]:
+        yield enrich_batch(batch, self._subscriptions, self._unknown.inc)
+
+
+class Enrich(beam.PTransform):
+    """`PCollection[AlertBatch] → PCollection[AlertBatch]` with subscriptions set."""
+
+    def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
+        super().__init__()
+        self._subscriptions = subscriptions
+
+    def expand(self, batches: Any) -> Any:
+        enrich = _Enrich(self._subscriptions)
+        return batches | "Look up" >> beam.ParDo(enrich).with_output_types(AlertBatch)
+
+
+class _Route(beam.DoFn):
+    def __init__(self, sink: str, where: Where | None) -> None:
+        self._sink = sink
+        self._where = where
+
+    def setup(self) -> None:
+        self._predicate = compile_where(self._where)
+
+    def process(self, batch: AlertBatch) -> Iterator[AlertBatch]:
+        routed = route_batch(batch, self._sink, self._predicate)
+        if routed is not None:
+            yield routed
+
+
+class Route(beam.PTransform):
+    """`PCollection[AlertBatch] → PCollection[AlertBatch]`: what the sink should have."""
+
+    def __init__(self, sink: str, where: Where | None) -> None:
+        super().__init__()
+        self._sink = sink
+        self._where = where
+
+    def expand(self, batches: Any) -> Any:
+        route = _Route(self._sink, self._where)
+        return batches | "Choose" >> beam.ParDo(route).with_output_types(AlertBatch)
+
+
+class Shift(NamedTuple):
+    """One run of the local runner: its number (through restarts) and when it began, in ms."""
+
+    number: int
+    began_ms: int
+
+
+class _Tallies(beam.DoFn):
+    """A batch's alerts, counted by key and by the part of a window that they surely share."""
+
+    def __init__(self, by: tuple[str, ...], slot_ms: int, samples: int) -> None:
+        self._by = by
+        self._slot_ms = slot_ms
+        self._samples = samples
+
+    def process(self, batch: AlertBatch) -> Iterator[TimestampedValue]:
+        if batch.only is not None:
+            return
+        tallies: dict[tuple[int, tuple[str, ...]], Tally] = {}
+        for alert in batch.alerts:
+            slot = alert.event_ms // self._slot_ms * self._slot_ms
+            place = slot, digest_key(alert, self._by)
+            tally = tallies.get(place)
+            if tally is None:
+                tally = tallies[place] = Tally(severities={}, statuses={}, kinds={})
+            tallies[place] = add(tally, alert, self._samples)
+        for (slot, key), tally in tallies.items():
+            packed = msgspec.json.encode(key).decode()
+            yield TimestampedValue((packed, tally), Timestamp(micros=slot * 1000))
+
+
+class _Merge(beam.CombineFn):
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+
+    def create_accumulator(self) -> Tally:
+        return Tally()
+
+    def add_input(self, total: Tally, tally: Tally) -> Tally:
+        return merge((total, tally), self._samples)
+
+    def merge_accumulators(self, tallies: Iterable[Tally]) -> Tally:
+        return merge(tallies, self._samples)
+
+    def extract_output(self, total: Tally) -> Tally:
+        return total
+
+
+class _Panes(beam.DoFn):
+    """Each key's window as an alert that every sink can write."""
+
+    def __init__(self, name: str, by: tuple[str, ...], shift: Shift | None) -> None:
+        self._name = name
+        self._by = by
+        self._shift = shift
+
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: tuple[str, Tally],
+        span=beam.DoFn.WindowParam,
+        pane=beam.DoFn.PaneInfoParam,
+    ) -> Iterator[Alert]:
+        packed, tally = element
+        start, end = span.start.micros // 1000, span.end.micros // 1000
+        timing: Literal["early", "on_time", "late"]
+        if self._shift is None:
+            number = pane.index
+            timing = "early" if pane.timing == 0 else "late" if pane.timing == 2 else "on_time"
+        else:
+            # The runner fires once, at the shift's end: which pane that is, the clock tells.
+            number = self._shift.number
+            if end > time.time() * 1000:
+                timing = "early"
+            else:
+                timing = "late" if end <= self._shift.began_ms else "on_time"
+        key = msgspec.json.decode(packed, type=list[str])
+        yield to_alert(digest(tally, self._name, self._by, key, (start, end), number, timing))
+
+
+class Digests(beam.PTransform):
+    """`PCollection[AlertBatch] → PCollection[Alert]`: one pane of a key's window an element.
+
+    windows: Beam's fixed, sliding or session windows, on event time. early, lateness: seconds.
+    Panes discard: the counts of a window's panes add up. On the local runner (`shift` set) a
+    shift's end fires all of them; elsewhere Beam's triggers do.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        windows: Any,
+        by: tuple[str, ...],
+        *,
+        early: float | None,
+        lateness: float,
+        samples: int,
+        shift: Shift | None,
+    ) -> None:
+        super().__init__()
+        self._name = name
+        self._windows = windows
+        self._by = by
+        self._early = early
+        self._lateness = lateness
+        self._samples = samples
+        self._shift = shift
+
+    def expand(self, batches: Any) -> Any:
+        tallies = _Tallies(self._by, _slot_ms(self._windows), self._samples)
+        pair = tuple[str, Tally]
+        return (
+            batches
+            | "Count in batches" >> beam.ParDo(tallies).with_output_types(pair)
+            | "Cut in windows" >> self._window()
+            | "Add up" >> beam.CombinePerKey(_Merge(self._samples)).with_output_types(pair)
+            | "Tell" >> beam.ParDo(_Panes(self._name, self._by, self._shift))
+        )
+
+    def _window(self) -> beam.WindowInto:
+        discarding = trigger.AccumulationMode.DISCARDING
+        if self._shift is not None:
+            return beam.WindowInto(self._windows, accumulation_mode=discarding)
+        early = None if self._early is None else trigger.AfterProcessingTime(int(self._early))
+        return beam.WindowInto(
+            self._windows,
+            trigger=trigger.AfterWatermark(early=early, late=trigger.AfterCount(1)),
+            accumulation_mode=discarding,
+            allowed_lateness=int(self._lateness),
+        )
+
+
+def _slot_ms(windows: Any) -> int:
+    """The longest time whose alerts lie in the same windows, whichever they are: 1 ms for
+    sessions, whose bounds are the alerts' own times."""
+    if isinstance(windows, window.FixedWindows):
+        return max(1, windows.size.micros // 1000)
+    if isinstance(windows, window.SlidingWindows):
+        return max(1, math.gcd(windows.size.micros // 1000, windows.period.micros // 1000))
+    return 1
+
+
+coders.register()
