@@ -1,0 +1,203 @@
+"""The main job on one machine: an embedded hub, local receivers, thousands of varied events, the
+real pipeline between them, and the account of every record at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.forward import accounts
+from pipelines.local.events import SUBSCRIPTIONS, Made, varied
+from pipelines.local.files import MOST_BYTES, events_in, files_in
+from pipelines.local.hub import EmbeddedHub
+from pipelines.local.receivers import HecReceiver, SyslogReceiver
+from pipelines.monitor import Monitor
+from pipelines.report import SinkAccount, accounts_of, dead_table, sinks_table
+from pipelines.run import Run
+from pipelines.settings import load
+from transforms.state_store import StateStore
+
+__all__ = ["demo"]
+
+_HUB = "defender"
+_PARTITIONS = 4
+_AT_ONCE = 100
+
+_SETTINGS = """\
+# Written by `alertbeam demo`; `alertbeam validate` and `alertbeam status` read it too.
+sources:
+  - event_hubs: {{hub: defender, connection_string: "file:{folder}/secrets/hub"}}
+subscriptions: {{file: subscriptions.yaml}}
+deduplicate: {{horizon: 24h}}
+digests:
+  - {{name: storms, window: {{fixed: 5m}}, by: [environment, severity], early: 30s}}
+sinks:
+  - splunk_hec: {{url: "{hec}", token: "file:{folder}/secrets/hec"}}
+    name: splunk
+    where: {{severity: {{at_least: low}}}}
+  - syslog: {{address: "{syslog}", format: cef}}
+    name: arcsight
+    where: {{severity: [high, medium]}}
+  - file: {{folder: archive}}
+    name: archive
+  - file: {{folder: digests}}
+    name: digest-file
+    send: digests
+state: state
+"""
+
+
+def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
+    """Run it all in a new folder below `out`; the exit code: 0 only if every sum holds.
+
+    events: the user's own files instead of made-up ones. Raises FileNotFoundError.
+    """
+    folder = (out / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}").absolute()
+    (folder / "secrets").mkdir(mode=0o700, parents=True)
+    folder.chmod(0o700)
+    with contextlib.ExitStack() as stack:
+        hub = stack.enter_context(EmbeddedHub(folder / "hub", {_HUB: _PARTITIONS}))
+        token = secrets.token_hex(16)
+        hec = stack.enter_context(HecReceiver(token=token, folder=folder / "received"))
+        syslog = stack.enter_context(SyslogReceiver(folder=folder / "received"))
+        _write(folder / "secrets" / "hub", hub.connection_string(_HUB))
+        _write(folder / "secrets" / "hec", token)
+        _write(folder / "subscriptions.yaml", _subscriptions())
+        _write(
+            folder / "settings.yaml",
+            _SETTINGS.format(folder=folder, hec=hec.url, syslog=syslog.address),
+        )
+        console.print(
+            f"hub [bold]{_HUB}[/] ({_PARTITIONS} partitions) on 127.0.0.1:{hub.port}, Splunk HEC "
+            f"receiver on {hec.address}, syslog receiver on {syslog.address}",
+            highlight=False,
+        )
+        published = _publish(hub, events, count)
+        total = sum(published.values())
+        if not total:
+            console.print(f"[red]no events in {escape(str(events))}[/]")
+            return 2
+        table = Table(title=f"{total:,} events published", title_justify="left")
+        table.add_column("events", justify="right")
+        table.add_column("what")
+        for what, number in published.most_common():
+            table.add_row(f"{number:,}", escape(what))
+        console.print(table)
+
+        settings = load(folder / "settings.yaml")
+        run = Run(settings, until_caught_up=True, say=lambda line: console.print(line))
+        with Monitor(run, console):
+            run.run()
+
+        found = accounts_of(run.store, accounts(settings))
+        arrived = {
+            "splunk": hec.received,
+            "arcsight": syslog.received,
+            "archive": sum(1 for _ in _lines(folder / "archive")),
+        }
+    _show(console, folder, run.store, found, arrived)
+    good = all(a.holds and a.outcomes.delivered == arrived[a.name] for a in found)
+    if not good:
+        console.print("[bold red]the account does not hold: please report this[/]")
+    return 0 if good else 1
+
+
+def _write(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+def _subscriptions() -> str:
+    return "".join(
+        f"- {{id: {key}, name: {name}, owner: {owner}, environment: {environment}, "
+        f"tags: {{team: {owner}}}, management_group: contoso}}\n"
+        for key, (name, owner, environment) in SUBSCRIPTIONS.items()
+    )
+
+
+def _publish(hub: EmbeddedHub, events: Path | None, count: int) -> Counter[str]:
+    """Put the events on the hub, over all partitions; how many of what there were."""
+    published: Counter[str] = Counter()
+    waiting: list[bytes] = []
+    size = 0
+    for made in varied(count) if events is None else _own(events):
+        if waiting and (len(waiting) >= _AT_ONCE or size + len(made.body) > MOST_BYTES):
+            hub.publish(_HUB, waiting)
+            waiting, size = [], 0
+        waiting.append(made.body)
+        size += len(made.body)
+        published[made.what] += 1
+    if waiting:
+        hub.publish(_HUB, waiting)
+    return published
+
+
+def _own(events: Path) -> Iterator[Made]:
+    for path in files_in([events]):
+        for body in events_in(path):
+            yield Made(body, str(path.relative_to(events) if events.is_dir() else path.name))
+
+
+def _lines(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.glob("*.ndjson*")):
+        with path.open("rb") as file:
+            yield from file
+
+
+def _show(
+    console: Console,
+    folder: Path,
+    store: StateStore,
+    found: list[SinkAccount],
+    arrived: dict[str, int],
+) -> None:
+    console.print()
+    console.print(sinks_table(found, arrived=arrived))
+    dead = dead_table(store)
+    if dead.row_count:
+        console.print(dead)
+    digests = Table(
+        title="digests: storms, 5 minutes by environment and severity", title_justify="left"
+    )
+    for column in ("window", "environment", "severity"):
+        digests.add_column(column)
+    digests.add_column("alerts", justify="right")
+    digests.add_column("pane")
+    digests.add_column("for example")
+    rows = [json.loads(line)["raw"] for line in _lines(folder / "digests")]
+    rows.sort(key=lambda row: (-row["total"], row["start_ms"]))
+    for row in rows[:12]:
+        start, end = (
+            datetime.datetime.fromtimestamp(row[name] / 1000, datetime.timezone.utc)
+            for name in ("start_ms", "end_ms")
+        )
+        digests.add_row(
+            f"{start:%Y-%m-%d %H:%M}-{end:%H:%M}",
+            escape(row["key"]["environment"] or "-"),
+            row["key"]["severity"],
+            f"{row['total']:,}",
+            row["timing"],
+            escape(row["samples"][0]["title"][:40]) if row["samples"] else "",
+        )
+    console.print(digests)
+    if len(rows) > 12:
+        console.print(f"… and {len(rows) - 12} more")
+    where = Table(title="where it lies", title_justify="left", show_header=False, box=None)
+    for path, what in (
+        ("settings.yaml", "the settings of this run"),
+        ("received/", "what the Splunk and syslog receivers got"),
+        ("archive/", "every alert, as NDJSON"),
+        ("digests/", "the digests"),
+        ("state/", "accounts, checkpoints, dead letters with their original bytes"),
+    ):
+        where.add_row(escape(str(folder / path)), what)
+    console.print(where)
