@@ -18,7 +18,7 @@ setup(
         "apache-beam[azure]==2.77.0",
         "azure-eventhub==5.15.1",  # its private parts are used: transforms/read/sdk.py
         "azure-identity>=1.27,<2",
-        "fastavro>=1.13,<2",
+        "fastavro>=1.10,<2",
         "msgspec>=0.22,<0.23",
         "pydantic>=2.14,<3",
         "rich>=15,<16",

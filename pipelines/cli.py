@@ -9,8 +9,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from pipelines.commands.demo import demo
+from pipelines.commands.hub import hub, publish
+from pipelines.commands.redeliver import redeliver
+from pipelines.commands.run import run
 from pipelines.commands.schema import schema
 from pipelines.commands.sinks import sinks
+from pipelines.commands.status import status
 from pipelines.commands.validate import validate
 
 __all__ = ["app", "main"]
@@ -18,6 +23,7 @@ __all__ = ["app", "main"]
 _RUN = "Run"
 _LOOK = "Look"
 _SETTINGS = "Settings"
+_LOCAL = "On this machine, without Azure"
 
 app = typer.Typer(
     name="alertbeam",
@@ -59,40 +65,40 @@ def alertbeam(
     """
 
 
+app.command(rich_help_panel=_RUN)(run)
+app.command(rich_help_panel=_RUN)(redeliver)
+app.command(rich_help_panel=_LOOK)(status)
 app.command(rich_help_panel=_SETTINGS)(validate)
 app.command(rich_help_panel=_SETTINGS)(sinks)
 app.command(rich_help_panel=_SETTINGS)(schema)
+app.command(rich_help_panel=_LOCAL)(demo)
+app.command(rich_help_panel=_LOCAL)(hub)
+app.command(rich_help_panel=_LOCAL)(publish)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 for success, 2 for settings or arguments that are wrong, else 1.
 
-    What a user can put right is told in a message; only a fault of ours shows a traceback.
+    An exception of our own, or of the machine's, is told in its message; any other is a fault of
+    ours and shows where.
     """
     try:
         app(arguments)
     except Exception as error:
-        code, message = _told(error)
+        message = _told(error)
         if not message:
             raise
         typer.echo(message, err=True)
-        sys.exit(code)
+        sys.exit(getattr(error, "exit_code", 1))
     sys.exit(0)
 
 
-def _told(error: Exception) -> tuple[int, str]:
-    from pipelines.settings import SettingsError  # slow to import, and rarely needed
-    from transforms.enrich import SubscriptionsError
-    from transforms.secrets import SecretError
-
-    if isinstance(error, SettingsError):
-        count = len(error.mistakes)
-        return 2, f"{error}\n{count} mistake{'s' * (count > 1)}"
-    if isinstance(error, SubscriptionsError | SecretError):
-        return 2, str(error)
+def _told(error: Exception) -> str:
+    if type(error).__module__.partition(".")[0] in ("pipelines", "transforms"):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return 1, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return 1, ""
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return ""
 
 
 if __name__ == "__main__":

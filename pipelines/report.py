@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -76,13 +76,22 @@ def dead_table(store: StateStore) -> Table:
     return table
 
 
-def sinks_table(accounts: Iterable[SinkAccount], circuits: bool = False) -> Table:
-    """in = delivered + not routed + repeat + dead + owed, a row a sink."""
+def sinks_table(
+    accounts: Iterable[SinkAccount],
+    circuits: bool = False,
+    arrived: Mapping[str, int] | None = None,
+) -> Table:
+    """in = delivered + not routed + repeat + dead + owed, a row a sink.
+
+    arrived: what the receivers themselves counted, where somebody asked them.
+    """
     table = Table(title="in = delivered + not routed + repeat + dead + owed", title_justify="left")
     table.add_column("sink", style="bold")
     for column in ("in", "delivered", "not routed", "repeat", "dead", "owed"):
         table.add_column(column, justify="right")
     table.add_column("sum")
+    if arrived is not None:
+        table.add_column("arrived", justify="right")
     if circuits:
         table.add_column("circuit")
     for account in accounts:
@@ -91,6 +100,8 @@ def sinks_table(accounts: Iterable[SinkAccount], circuits: bool = False) -> Tabl
         cells.append(f"[yellow]{o.dead:,}[/]" if o.dead else "0")
         cells.append(f"[red]{o.owed:,}[/]" if o.owed else "0")
         cells.append("[green]holds[/]" if account.holds else "[bold red]DOES NOT HOLD[/]")
+        if arrived is not None:
+            cells.append(f"{arrived.get(account.name, 0):,}")
         if circuits:
             shown = account.circuit or "-"
             cells.append(shown if shown in ("-", "closed") else f"[red]{shown}[/]")

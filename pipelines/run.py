@@ -80,6 +80,7 @@ class Run:
         self._known: dict[str, _Known] = {}
         self._stopping = threading.Event()
         self._number = 0
+        self._drained_ms = 0
         self._added = threading.Event()
 
     def stop(self) -> None:
@@ -124,7 +125,7 @@ class Run:
         self._number += 1
         self.store.put("shift", str(self._number).encode())
         began = time.time()
-        shift = Shift(self._number, int(began * 1000))
+        shift = Shift(self._number, self._drained_ms)
         pipeline = Pipeline(runner=self.runner.runner)
         partitions = self._partitions()
         forward(
@@ -147,10 +148,12 @@ class Run:
             if time.time() >= end or self._added.is_set():
                 self._drain()
                 worker.join()
+        drained_ms = int(time.time() * 1000)
         if failed:
             _LOGGER.error("shift %d failed: %s", self._number, failed[0], exc_info=failed[0])
             self._say(f"shift {self._number} failed, its work is done again: {failed[0]}")
             return False
+        self._drained_ms = drained_ms
         hand_over(self.name, self.store)
         return True
 

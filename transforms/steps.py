@@ -128,10 +128,11 @@ class Route(beam.PTransform):
 
 
 class Shift(NamedTuple):
-    """One run of the local runner: its number (through restarts) and when it began, in ms."""
+    """One run of the local runner: its number (through restarts), and when the one before it in
+    this process drained, in ms: windows that had ended by then have fired; 0 if there was none."""
 
     number: int
-    began_ms: int
+    drained_ms: int = 0
 
 
 class _Tallies(beam.DoFn):
@@ -201,7 +202,7 @@ class _Panes(beam.DoFn):
             if end > time.time() * 1000:
                 timing = "early"
             else:
-                timing = "late" if end <= self._shift.began_ms else "on_time"
+                timing = "late" if end <= self._shift.drained_ms else "on_time"
         key = msgspec.json.decode(packed, type=list[str])
         yield to_alert(digest(tally, self._name, self._by, key, (start, end), number, timing))
 

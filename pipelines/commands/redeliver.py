@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pipelines.commands._log import set_up
 
 __all__ = ["redeliver"]
 
@@ -30,7 +31,7 @@ def redeliver(
     from pipelines.redeliver import redeliver as pay
     from pipelines.settings import load
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    set_up()
     loaded = load(settings)
     names = accounts(loaded)
     if sink is not None and sink not in names:

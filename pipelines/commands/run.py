@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipelines.commands._log import set_up
 
 __all__ = ["run", "streaming"]
 
@@ -39,7 +40,7 @@ def run(
     """
     from pipelines.settings import load
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    set_up()
     raise typer.Exit(streaming(load(settings), runner, until_caught_up, quiet))
 
 

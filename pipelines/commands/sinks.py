@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -29,43 +30,50 @@ def sinks(
     console = Console()
     for name, sink in found.items():
         if kind in (None, name):
-            console.print(f"[bold]{name}[/bold]  {escape((sink.Settings.__doc__ or '').strip())}\n")
-            table = Table("setting", "type", "default", "", box=None, header_style="dim")
             schema = sink.Settings.model_json_schema(by_alias=True)
-            for row in _rows(schema, schema.get("$defs", {})):
-                table.add_row(*map(escape, row))
-            console.print(table, "")
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+            for setting, what, about in _rows(schema, schema.get("$defs", {})):
+                table.add_row(f"  {setting}", f"{escape(about)} [dim]{escape(what)}[/dim]".strip())
+            console.print(f"[bold]{name}[/bold]: {escape(sink.Settings.__doc__ or '')}", table, "")
 
 
 def _rows(
     schema: dict[str, Any], definitions: dict[str, Any], above: str = ""
-) -> Iterator[tuple[str, str, str, str]]:
-    """(dotted name, type, default, description) of each setting, what must be given first."""
+) -> Iterator[tuple[str, str, str]]:
+    """(dotted name, type and default, description) of each setting, required ones first."""
     required = schema.get("required", [])
     for name, field in sorted(
         schema.get("properties", {}).items(), key=lambda item: item[0] not in required
     ):
         arms = [arm for arm in field.get("anyOf", [field]) if arm.get("type") != "null"]
-        default = "" if field.get("default") is None else str(field["default"])
-        yield (
-            above + name,
-            " or ".join(dict.fromkeys(map(_type, arms))),
-            "required" if name in required else default,
-            field.get("description", ""),
-        )
-        for arm in arms:
-            if "$ref" in arm:
-                below = definitions[arm["$ref"].rpartition("/")[2]]
-                yield from _rows(below, definitions, f"{above}{name}.")
+        below = [
+            row
+            for arm in arms
+            if "$ref" in arm
+            for row in _rows(
+                definitions[arm["$ref"].rpartition("/")[2]], definitions, f"{above}{name}."
+            )
+        ]
+        what = " or ".join(dict.fromkeys(map(_type, arms)))
+        if name in required:
+            what += ", required"
+        elif field.get("default") is not None and not below:
+            what += f", default {_value(field['default'])}"
+        yield above + name, f"({what})", field.get("description", "")
+        yield from below
 
 
 def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
-        return " | ".join(map(str, schema.get("enum") or [schema["const"]]))
-    if "$ref" in schema:
-        return "mapping"
+        return " | ".join(map(_value, schema.get("enum") or [schema["const"]]))
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
-    names = {"string": "text", "integer": "number", "object": "mapping", "boolean": "true | false"}
-    kind = str(schema.get("type", "any"))
-    return str(schema.get("format") or names.get(kind, kind))
+    kind = schema.get("format") or schema.get("type", "mapping")
+    return {"string": "text", "integer": "number", "object": "mapping"}.get(kind, str(kind))
+
+
+def _value(value: Any) -> str:
+    """As YAML has it: true, 10, text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,43 @@
+# The targets explain themselves: make help
+PYTHON ?= python3
+BIN := .venv/bin
+EVENTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint types bench lock clean
+
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## Make .venv and install the locked packages
+
+.venv/ready: requirements.lock setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"alertbeam needs Python 3.10-3.13, and $(PYTHON) is {v[0]}.{v[1]}: name another with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+run: setup ## Run the main job on this machine and show the account (EVENTS=folder: your own files)
+	$(BIN)/alertbeam demo $(if $(EVENTS),--events "$(EVENTS)")
+
+test: setup ## Run the whole test suite
+	$(BIN)/pytest
+
+lint: setup ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types (strict in schemas and transforms)
+	$(BIN)/mypy
+
+bench: setup ## Measure: Beam's tax, streaming cost, latency, memory
+	$(BIN)/python -m benchmarks
+
+lock: setup ## Resolve the packages anew, for every supported Python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --extra dev --upgrade setup.py -o requirements.lock
+
+clean: ## Remove what make made
+	rm -rf .venv build out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
