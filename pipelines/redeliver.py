@@ -7,7 +7,7 @@ deduplication and go to no other (docs/adr/0001).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -29,6 +29,7 @@ __all__ = ["Paid", "redeliver"]
 
 _BATCH_EVENTS = 200
 _BATCH_BYTES = 1024 * 1024
+_NEAR_EVENTS = 5_000
 _RECORDS_A_ROUND = 20_000  # what one Beam run holds in flight
 _SILENCE_SECONDS = 20.0
 
@@ -57,29 +58,42 @@ class _ReadOwed(beam.DoFn):
         self._run = run
 
     def process(self, owed: _Owed) -> Iterator[Batch]:
-        reading = session(self._run)
-        reader = reading.reader(owed.origin.source, owed.access)
+        return self._read(owed)
+
+    def _read(self, owed: _Owed) -> Iterator[Batch]:
+        """What is gone from the hub, or does not come, is left out, and stays owed."""
+        reader = session(self._run).reader(owed.origin.source, owed.access)
         name = owed.origin.partition
-        stop = max(run.last for run in owed.runs) + 1
-        first = min(run.first for run in owed.runs)
-        wanted = {s for run in owed.runs for s in range(run.first, run.last + 1)}
-        reader.seek(name, first)
-        while first < stop:
-            events = reader.take(name, stop, _BATCH_EVENTS, _BATCH_BYTES)
-            if not events:
-                if reader.waiting(name):
-                    return  # the rest of the range is gone from the hub, and stays owed
-                if not reading.wait(_SILENCE_SECONDS):
-                    return
-                continue
-            last = events[-1].sequence
-            records = [
-                Record(e.sequence, 0, e.enqueued_ms, e.body) for e in events if e.sequence in wanted
-            ]
-            if records:
-                runs = [run for run in owed.runs if run.first <= last and run.last >= first]
-                yield Batch(owed.origin, first, last, owed.sink, records, runs)
-            first = last + 1
+        for runs in _near(owed.runs):
+            wanted = {s for run in runs for s in range(run.first, run.last + 1)}
+            first, stop = min(wanted), max(wanted) + 1
+            reader.seek(name, first)
+            while first < stop and reader.wait(name, stop, _SILENCE_SECONDS) == "ready":
+                events = reader.take(name, stop, _BATCH_EVENTS, _BATCH_BYTES)
+                last = events[-1].sequence
+                records = [
+                    Record(e.sequence, 0, e.enqueued_ms, e.body)
+                    for e in events
+                    if e.sequence in wanted
+                ]
+                if records:
+                    about = [run for run in runs if run.first <= last and run.last >= first]
+                    yield Batch(owed.origin, first, last, owed.sink, records, about)
+                first = last + 1
+
+
+def _near(runs: Iterable[Addresses]) -> Iterator[list[Addresses]]:
+    """Runs in groups that are worth reading through: seeking costs a new link."""
+    group: list[Addresses] = []
+    last = 0
+    for run in sorted(runs):
+        if group and run.first > last + _NEAR_EVENTS:
+            yield group
+            group = []
+        group.append(run)
+        last = max(last, run.last)
+    if group:
+        yield group
 
 
 class _ReadDebts(beam.PTransform):
@@ -118,21 +132,24 @@ def redeliver(
                     continue
                 owed = left = _left(store, name)
                 for round_ in _rounds(debts(store, name)):
+                    together: dict[Origin, list[Addresses]] = {}
+                    for debt in round_:
+                        origin = Origin(debt.source, debt.partition)
+                        together.setdefault(origin, []).extend(debt.iou.owed)
                     items = [
-                        _Owed(name, Origin(d.source, d.partition), access[d.source], (*d.iou.owed,))
-                        for d in round_
-                        if d.source in access
+                        _Owed(name, origin, access[origin.source], tuple(runs))
+                        for origin, runs in together.items()
+                        if origin.source in access
                     ]
-                    if not items:
+                    if len(items) < len(together):
                         say(f"{name}: the settings no longer have the source of some debts")
-                        continue
                     pipeline = beam.Pipeline(runner=choose(runner).runner)
                     forward(pipeline, _ReadDebts(run, items), settings, subscriptions, run)
                     pipeline.run().wait_until_finish()
                     before, left = left, _left(store, name)
                     say(f"{name}: {owed - left:,} of {owed:,} paid")
                     if left == before:
-                        break
+                        break  # it takes nothing, or nothing could be read: enough for now
                 outcome.append(Paid(name, owed, owed - left))
     finally:
         close_session(run)

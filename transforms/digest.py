@@ -39,6 +39,10 @@ TAG = "tag:"
 
 
 @functools.cache
+def _readers(by: tuple[str, ...]) -> tuple[Callable[[Alert], str], ...]:
+    return tuple(map(_reader, by))
+
+
 def _reader(name: str) -> Callable[[Alert], str]:
     if not name.startswith(TAG):
         return KEYS[name]
@@ -53,7 +57,7 @@ def digest_key(alert: Alert, by: Sequence[str]) -> tuple[str, ...]:
 
     Several tactics are one value, "Execution, Impact": an alert is counted once.
     """
-    return tuple([_reader(name)(alert) for name in by])
+    return tuple([read(alert) for read in _readers(tuple(by))])
 
 
 class Tally(msgspec.Struct, array_like=True):
@@ -73,20 +77,26 @@ class Tally(msgspec.Struct, array_like=True):
 
 def add(tally: Tally, alert: Alert, samples: int) -> Tally:
     """Count one alert, in place; at most `samples` samples are kept."""
-    for counts, name in (
-        (tally.severities, alert.severity),
-        (tally.statuses, alert.status),
-        (tally.kinds, alert.kind),
-    ):
-        counts[name] = counts.get(name, 0) + 1
+    _count(tally.severities, alert.severity)
+    _count(tally.statuses, alert.status)
+    _count(tally.kinds, alert.kind)
     time = alert.event_ms
-    tally.first_ms = min(tally.first_ms, time) if tally.total else time
-    tally.last_ms = max(tally.last_ms, time) if tally.total else time
+    if not tally.total:
+        tally.first_ms = tally.last_ms = time
+    elif time < tally.first_ms:
+        tally.first_ms = time
+    elif time > tally.last_ms:
+        tally.last_ms = time
     tally.total += 1
-    identity = alert.event_id
-    if len(tally.samples) < samples or (samples and identity <= tally.samples[-1].id):
-        tally.samples = _least([*tally.samples, Sample(identity, alert.title)], samples)
+    if samples:
+        identity, kept = alert.event_id, tally.samples
+        if len(kept) < samples or identity <= kept[-1].id:
+            tally.samples = _least([*kept, Sample(identity, alert.title)], samples)
     return tally
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
 
 
 def merge(tallies: Iterable[Tally], samples: int) -> Tally:

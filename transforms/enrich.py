@@ -177,6 +177,10 @@ def _subscription(row: Any) -> Subscription:
     identity = fields.pop("id").lower().removeprefix("/subscriptions/")
     if not _GUID.fullmatch(identity):
         raise ValueError(f"{identity!r} is no subscription id (a GUID)" if identity else "no id")
+    try:
+        "".join([*fields.values(), *tags.keys(), *tags.values()]).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which no text can hold") from None
     return Subscription(identity, tags=tags, **fields)
 
 

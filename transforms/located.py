@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -19,6 +20,7 @@ Place = tuple[int, int]
 """Line and column, both from 1."""
 
 _SCALARS = ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+_UNSOUND = re.compile("[\0\ud800-\udfff]")
 _PLAINER = {
     "found character '\\t'": "a tab; YAML is indented with spaces",
     "mapping values are not allowed": "a ':' that cannot stand here: check the indentation, "
@@ -27,6 +29,8 @@ _PLAINER = {
     "found another document": "a second document (---); one is expected",
     "unexpected end of stream": "this is never closed",
     "<stream end>": "this is never closed",
+    "undefined alias": "an alias (*) without its anchor (&); text that begins so needs quotes",
+    "cannot start any token": "a character that cannot begin a value: put the text in quotes",
     "expected ','": "a comma or a closing bracket is missing before this",
 }
 
@@ -82,7 +86,8 @@ def parse(text: str) -> Located:
             located.data = _plain(node, (), located, yaml, set())
     except MarkedYAMLError as error:
         problem = str(error.problem or error.context)
-        plainer = next((say for part, say in _PLAINER.items() if part in problem), problem)
+        plainer = next((say for part, say in _PLAINER.items() if part in problem), None)
+        plainer = plainer or re.sub("'.*'", "'…'", problem)
         unclosed = plainer == "this is never closed" and error.context_mark
         mark = unclosed or error.problem_mark or error.context_mark
         raise YamlError(plainer, (mark.line + 1, mark.column + 1) if mark else (1, 1)) from None
@@ -112,7 +117,11 @@ def _plain(node: Node, path: Path, located: Located, yaml: YAML, above: set[int]
                 return yaml.constructor.construct_object(node)
             except ValueError:  # a number of thousands of digits
                 pass
-        return node.value
+        value = _UNSOUND.sub("", node.value)
+        if value != node.value:
+            message = "a character that no text can hold (NUL, or half of a surrogate pair)"
+            located.mistakes.append((path, place, message))
+        return value
     if kind not in ("map", "seq"):
         located.mistakes.append((path, place, "a YAML tag; plain values are expected"))
     if not isinstance(node, MappingNode):

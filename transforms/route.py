@@ -200,10 +200,11 @@ def _environment(wanted: _TextTest) -> Predicate:
 
 def _tag(wanted_name: str, wanted: _TextTest) -> Predicate:
     def has_tag(alert: Alert) -> bool:
-        return alert.subscription is not None and any(
-            name.casefold() == wanted_name and wanted(value)
-            for name, value in alert.subscription.tags.items()
-        )
+        if alert.subscription is not None:
+            for name, value in alert.subscription.tags.items():
+                if name.casefold() == wanted_name and wanted(value):
+                    return True
+        return False
 
     return has_tag
 

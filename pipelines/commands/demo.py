@@ -28,9 +28,9 @@ def demo(
     [dim]$ alertbeam demo[/dim]
     [dim]$ alertbeam demo --events ~/exports[/dim]
     """
+    set_up()  # before Beam is imported
     from rich.console import Console
 
     from pipelines.local.demo import demo as run
 
-    set_up()
     raise typer.Exit(run(out, events, count, Console()))

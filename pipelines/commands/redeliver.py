@@ -27,11 +27,11 @@ def redeliver(
 
     [dim]$ alertbeam redeliver -c settings.yaml --sink splunk[/dim]
     """
+    set_up()  # before Beam is imported
     from pipelines.forward import accounts
     from pipelines.redeliver import redeliver as pay
     from pipelines.settings import load
 
-    set_up()
     loaded = load(settings)
     names = accounts(loaded)
     if sink is not None and sink not in names:

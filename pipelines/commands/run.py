@@ -38,9 +38,9 @@ def run(
     [dim]$ alertbeam run -c settings.yaml[/dim]
     [dim]$ alertbeam run -c settings.yaml --until-caught-up[/dim]
     """
+    set_up()  # before Beam is imported
     from pipelines.settings import load
 
-    set_up()
     raise typer.Exit(streaming(load(settings), runner, until_caught_up, quiet))
 
 

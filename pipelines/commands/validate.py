@@ -41,14 +41,13 @@ def _show(settings: Settings) -> None:
     sources = [source.name for source in settings.sources]
     table = Table("Sink", "Kind", "Gets", "Where", box=None, header_style="bold", pad_edge=False)
     for sink in settings.sinks:
-        gets = "alerts"
+        gets, where = "alerts", "all"
         if sink.send == "digests":
-            gets = "digests: " + ", ".join(digest.name for digest in settings.digests)
-        conditions = sink.where and sink.where.model_dump(
-            mode="json", by_alias=True, exclude_none=True
-        )
-        where = json.dumps(conditions, ensure_ascii=False)[1:-1].replace('"', "")
-        table.add_row(*map(escape, (sink.name, sink.kind, gets, where if conditions else "all")))
+            gets, where = f"digests: {', '.join(digest.name for digest in settings.digests)}", ""
+        elif sink.where is not None:
+            conditions = sink.where.model_dump(mode="json", by_alias=True, exclude_none=True)
+            where = json.dumps(conditions, ensure_ascii=False)[1:-1].replace('"', "") or "all"
+        table.add_row(*map(escape, (sink.name, sink.kind, gets, where)))
     console = Console(soft_wrap=False)
     console.print(f"\nFrom {escape(', '.join(sources))}, state in {escape(str(settings.state))}:\n")
     console.print(table)

@@ -31,6 +31,7 @@ __all__ = ["demo"]
 _HUB = "defender"
 _PARTITIONS = 4
 _AT_ONCE = 100
+_MOST_ROWS = 12
 
 _SETTINGS = """\
 # Written by `alertbeam demo`; `alertbeam validate` and `alertbeam status` read it too.
@@ -89,8 +90,11 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
         table = Table(title=f"{total:,} events published", title_justify="left")
         table.add_column("events", justify="right")
         table.add_column("what")
-        for what, number in published.most_common():
+        for what, number in published.most_common(_MOST_ROWS):
             table.add_row(f"{number:,}", escape(what))
+        if len(published) > _MOST_ROWS:
+            rest = published.most_common()[_MOST_ROWS:]
+            table.add_row(f"{sum(n for _, n in rest):,}", f"… {len(rest)} more files")
         console.print(table)
 
         settings = load(folder / "settings.yaml")
@@ -175,7 +179,7 @@ def _show(
     digests.add_column("for example")
     rows = [json.loads(line)["raw"] for line in _lines(folder / "digests")]
     rows.sort(key=lambda row: (-row["total"], row["start_ms"]))
-    for row in rows[:12]:
+    for row in rows[:_MOST_ROWS]:
         start, end = (
             datetime.datetime.fromtimestamp(row[name] / 1000, datetime.timezone.utc)
             for name in ("start_ms", "end_ms")
@@ -189,8 +193,8 @@ def _show(
             escape(row["samples"][0]["title"][:40]) if row["samples"] else "",
         )
     console.print(digests)
-    if len(rows) > 12:
-        console.print(f"… and {len(rows) - 12} more")
+    if len(rows) > _MOST_ROWS:
+        console.print(f"… and {len(rows) - _MOST_ROWS} more")
     where = Table(title="where it lies", title_justify="left", show_header=False, box=None)
     for path, what in (
         ("settings.yaml", "the settings of this run"),

@@ -19,6 +19,7 @@ import ipaddress
 import json
 import os
 import re
+import select
 import socket
 import ssl
 import struct
@@ -47,8 +48,8 @@ __all__ = [
 _LOOPBACK = "127.0.0.1"
 # Where the sinks put an alert's id: nothing that an alert says can stand in front of it unescaped.
 _ID = re.compile(
-    r'^<\d+>1 \S+ \S+ \S+ \S+ \S+ (?:\[alert@\d+ event_id="|'
-    r"- CEF:0(?:\|(?:[^|\\]|\\.)*){6}\|externalId=)([0-9a-f]{32})"
+    rb'<\d+>1 \S+ \S+ \S+ \S+ \S+ (?:\[alert@\d+ event_id="|'
+    rb"- CEF:0(?:\|(?:[^|\\]|\\.)*){6}\|externalId=)([0-9a-f]{32})"
 )
 
 
@@ -232,11 +233,15 @@ class _Receiver:
             else:
                 self._kept.append(data)
 
-    def _stored(self) -> bytes:
-        if self.path is not None:
-            return self.path.read_bytes() if self.path.exists() else b""
-        with self._lock:
-            return b"".join(self._kept)
+    def _lines(self) -> Iterator[bytes]:
+        """What was kept so far, without the newlines."""
+        if self.path is None:
+            with self._lock:
+                kept = b"".join(self._kept)
+            yield from kept.split(b"\n")[:-1]
+        elif self.path.exists():
+            with self.path.open("rb") as file:
+                yield from (line[:-1] for line in file)
 
     def _listen(self) -> socket.socket:
         return socket.create_server((_LOOPBACK, self.port), backlog=128)
@@ -325,16 +330,19 @@ class HecReceiver(_Receiver):
     def events(self) -> Iterator[dict[str, Any]]:
         """What arrived, in order, parsed."""
         decoder = json.JSONDecoder()
-        for line in self._stored().decode("utf-8", "surrogateescape").splitlines():
-            at = 0
-            while at < len(line):
-                event, end = decoder.raw_decode(line, at)
+        for line in self._lines():
+            text, at = line.decode("utf-8", "replace"), 0
+            while at < len(text):
+                event, end = decoder.raw_decode(text, at)
                 yield event
-                at = end + len(line[end:]) - len(line[end:].lstrip())
+                at = len(text) - len(text[end:].lstrip())
 
     def ids(self) -> list[str]:
-        """The events' stable ids, in order, repeats included."""
-        return [event["fields"]["event_id"] for event in self.events()]
+        """The stable ids of alertbeam's events, in order, repeats included."""
+        # `fields` come last, and an event's own text has its quotes escaped.
+        mark = b'"fields":{"event_id":"'
+        found = (line.rpartition(mark)[2][:32] for line in self._lines() if mark in line)
+        return [identity.decode() for identity in found]
 
     def take(self, body: bytes) -> None:
         """Keep the events of a body. Between JSON values `}\\n{` is all that can look like it."""
@@ -546,12 +554,12 @@ class SyslogReceiver(_Receiver):
 
     def messages(self) -> list[bytes]:
         """What arrived, in order; newlines as `#012`."""
-        return self._stored().split(b"\n")[:-1]
+        return list(self._lines())
 
     def ids(self) -> list[str]:
         """The messages' stable ids, in order, repeats included."""
-        found = (_ID.match(message.decode("utf-8", "replace")) for message in self.messages())
-        return [match[1] for match in found if match]
+        found = (_ID.match(message) for message in self._lines())
+        return [match[1].decode() for match in found if match]
 
     def take(self, messages: Sequence[bytes]) -> None:
         """Keep messages."""
@@ -581,7 +589,11 @@ class SyslogReceiver(_Receiver):
 
     def _serve(self, sock: socket.socket) -> None:
         rest = b""
+        readable = select.poll()
+        readable.register(sock, select.POLLIN)
         while True:
+            if not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+                readable.poll()
             fault = self._next_fault() if self._fault else None
             if isinstance(fault, Silence):
                 self._healed.wait()

@@ -77,12 +77,14 @@ def load(path: Path | str) -> Settings:
         raise SettingsError(path, [Mistake(1, 1, "", "the file is empty")])
 
     mistakes = [Mistake(*place, _dotted(at), text) for at, place, text in document.mistakes]
+    broken = {mistake.where for mistake in mistakes}
     for at, message in [
         *_anchor(document.data, path.absolute().parent),
         *_across(document.data),
         *_outside(document.data),
     ]:
-        mistakes.append(Mistake(*document.value(at), _dotted(at), message))
+        if _dotted(at) not in broken:
+            mistakes.append(Mistake(*document.value(at), _dotted(at), message))
     told = {mistake.where for mistake in mistakes}
     try:
         settings = Settings.model_validate(document.data)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -129,6 +129,15 @@ class HubReader(threading.Thread):
         if wake:
             self._wake()
         return taken
+
+    def wait(self, partition: str, stop: int, timeout: float) -> Literal["ready", "past", "late"]:
+        """Until `take` below `stop` has something (ready), the partition stands at or past it
+        (past: what was below is not in the hub any more), or `timeout` seconds went by (late)."""
+        buffer = self._feeds[partition].events
+        with self._changed:
+            if not self._changed.wait_for(lambda: buffer, timeout):
+                return "late"
+            return "ready" if buffer[0].sequence < stop else "past"
 
     def waiting(self, partition: str) -> bool:
         """Whether anything of this partition waits to be taken."""
