@@ -61,7 +61,7 @@ def streaming(settings: Any, runner: str, until_caught_up: bool, quiet: bool) ->
     running = Run(settings, runner=runner, until_caught_up=until_caught_up, say=say)
     if not quiet:
         say(running.runner.says)
-    asked = []
+    asked: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:
         if asked:
