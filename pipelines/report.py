@@ -17,8 +17,16 @@ from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
 from transforms.owed import debts
 from transforms.state_store import StateStore
+from transforms.steps import UNKNOWN_SUBSCRIPTION
 
-__all__ = ["SinkAccount", "accounts_of", "dead_table", "partitions_table", "sinks_table"]
+__all__ = [
+    "SinkAccount",
+    "accounts_of",
+    "counts_line",
+    "dead_table",
+    "partitions_table",
+    "sinks_table",
+]
 
 
 class SinkAccount(msgspec.Struct):
@@ -74,6 +82,15 @@ def dead_table(store: StateStore) -> Table:
             "", f"{sum(found.values()) - sum(c for _, c in found.most_common(20)):,}", "…"
         )
     return table
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    """What kinds of alerts there were, and how many of subscriptions that are not known."""
+    kinds = dict(counts)
+    unknown = kinds.pop(UNKNOWN_SUBSCRIPTION, 0)
+    found = sorted(kinds.items(), key=lambda item: -item[1])
+    line = "kinds: " + (", ".join(f"{count:,} {kind}" for kind, count in found) or "none")
+    return line + (f"; {unknown:,} of unknown subscriptions" if unknown else "")
 
 
 def sinks_table(

@@ -11,11 +11,13 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from apache_beam import Pipeline
+from apache_beam.metrics.metric import MetricResults
 
 from pipelines.forward import accounts, forward
 from pipelines.runners import Choice, choose
@@ -41,6 +43,7 @@ _LONGEST_SHIFT = 300.0
 _SHORTEST_SHIFT = 1.0
 _LISTING_SECONDS = 30.0
 _RETRY_SECONDS = (1.0, 60.0)  # after a shift that failed
+_MOST_FAILURES = 5
 _LISTERS = 8
 
 
@@ -58,8 +61,9 @@ class _Known(NamedTuple):
 class Run:
     """One run, from `start` to the end of its last shift.
 
+    counts: alerts by kind, and of `unknown_subscription`, in this process.
     until_caught_up: end when every partition is read up to what was in it at the start.
-    on_state: called when something worth telling happens, with one line.
+    say: called with one line when something is worth telling.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Run:
         self._sinks = accounts(settings)
         self._known: dict[str, _Known] = {}
         self._stopping = threading.Event()
+        self.counts: Counter[str] = Counter()
         self._number = 0
         self._drained_ms = 0
         self._added = threading.Event()
@@ -112,6 +117,8 @@ class Run:
                         break
                 else:
                     failures += 1
+                    if self._until_caught_up and failures == _MOST_FAILURES:
+                        raise RunError(f"{failures} shifts failed, one after another; see above")
                     self._stopping.wait(min(_RETRY_SECONDS[1], _RETRY_SECONDS[0] * 2**failures))
         finally:
             close_session(self.name)
@@ -136,7 +143,10 @@ class Run:
 
         def work() -> None:
             try:
-                pipeline.run().wait_until_finish()
+                result = pipeline.run()
+                result.wait_until_finish()
+                counters = result.metrics().query()[MetricResults.COUNTERS]
+                self.counts.update({c.key.metric.name: c.result or 0 for c in counters})
             except BaseException as error:  # noqa: BLE001 - told below, in the right thread
                 failed.append(error)
 
@@ -145,7 +155,7 @@ class Run:
         end = self._end_of_shift(began)
         while worker.is_alive():
             worker.join(0.1)
-            if time.time() >= end or self._added.is_set():
+            if time.time() >= end or self._added.is_set() or self._stopping.is_set():
                 self._drain()
                 worker.join()
         drained_ms = int(time.time() * 1000)
@@ -184,6 +194,12 @@ class Run:
             for partition, (start, stop) in sorted(known.partitions.items()):
                 at = checkpoint(self.store, self._sinks, Origin(source, partition))
                 first = start if at is None else at + 1
+                if first > stop:
+                    raise RunError(
+                        f"{source}/{partition}: the checkpoint is event {first - 1}, but the "
+                        f"hub's last one is {stop - 1}: was the hub made anew? Then give this run "
+                        "a new state folder"
+                    )
                 found.append(Partition(source, partition, known.entry.event_hubs, first, stop))
         return found
 

@@ -30,7 +30,10 @@ from transforms.parse import parse_batch
 from transforms.route import Where, compile_where, route_batch
 from transforms.state_store import StateStore
 
-__all__ = ["Digests", "Enrich", "Parse", "Route", "Shift"]
+__all__ = ["UNKNOWN_SUBSCRIPTION", "Digests", "Enrich", "Parse", "Route", "Shift"]
+
+UNKNOWN_SUBSCRIPTION = "unknown_subscription"
+"""The counter of alerts whose subscription the subscriptions file does not have."""
 
 
 class _Parse(beam.DoFn):
@@ -48,7 +51,7 @@ class _Parse(beam.DoFn):
         self._letters.extend(letters)
         for kind, count in Counter(alert.kind for alert in parsed.alerts).items():
             if kind not in self._kinds:
-                self._kinds[kind] = Metrics.counter("kinds", kind)
+                self._kinds[kind] = Metrics.counter("alertbeam", kind)
             self._kinds[kind].inc(count)
         yield parsed
 
@@ -82,7 +85,7 @@ class Parse(beam.PTransform):
 class _Enrich(beam.DoFn):
     def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
         self._subscriptions = dict(subscriptions)
-        self._unknown = Metrics.counter("enrich", "unknown_subscription")
+        self._unknown = Metrics.counter("alertbeam", UNKNOWN_SUBSCRIPTION)
 
     def process(self, batch: AlertBatch) -> Iterator[AlertBatch]:
         yield enrich_batch(batch, self._subscriptions, self._unknown.inc)

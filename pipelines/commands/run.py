@@ -50,7 +50,7 @@ def streaming(settings: Any, runner: str, until_caught_up: bool, quiet: bool) ->
 
     from pipelines.forward import accounts
     from pipelines.monitor import Monitor
-    from pipelines.report import accounts_of, sinks_table
+    from pipelines.report import accounts_of, counts_line, sinks_table
     from pipelines.run import Run
 
     console = Console()
@@ -78,4 +78,5 @@ def streaming(settings: Any, runner: str, until_caught_up: bool, quiet: bool) ->
         running.run()
     found = accounts_of(running.store, accounts(settings))
     console.print(sinks_table(found))
+    say(counts_line(running.counts))
     return 0 if all(account.holds for account in found) else 1

@@ -21,10 +21,9 @@ from pipelines.local.files import MOST_BYTES, events_in, files_in
 from pipelines.local.hub import EmbeddedHub
 from pipelines.local.receivers import HecReceiver, SyslogReceiver
 from pipelines.monitor import Monitor
-from pipelines.report import SinkAccount, accounts_of, dead_table, sinks_table
+from pipelines.report import SinkAccount, accounts_of, counts_line, dead_table, sinks_table
 from pipelines.run import Run
 from pipelines.settings import load
-from transforms.state_store import StateStore
 
 __all__ = ["demo"]
 
@@ -108,7 +107,7 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
             "arcsight": syslog.received,
             "archive": sum(1 for _ in _lines(folder / "archive")),
         }
-    _show(console, folder, run.store, found, arrived)
+    _show(console, folder, run, found, arrived)
     good = all(a.holds and a.outcomes.delivered == arrived[a.name] for a in found)
     if not good:
         console.print("[bold red]the account does not hold: please report this[/]")
@@ -160,13 +159,14 @@ def _lines(folder: Path) -> Iterator[bytes]:
 def _show(
     console: Console,
     folder: Path,
-    store: StateStore,
+    run: Run,
     found: list[SinkAccount],
     arrived: dict[str, int],
 ) -> None:
     console.print()
     console.print(sinks_table(found, arrived=arrived))
-    dead = dead_table(store)
+    console.print(counts_line(run.counts), highlight=False)
+    dead = dead_table(run.store)
     if dead.row_count:
         console.print(dead)
     digests = Table(

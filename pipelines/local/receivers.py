@@ -141,7 +141,7 @@ class _Receiver:
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, bool] = {}  # False: it is to be reset
         self._fault: Fault | None = None
         self._times: int | None = None
         self._healed = threading.Event()
@@ -201,6 +201,7 @@ class _Receiver:
     def reset(self) -> None:
         """Break every open connection with a reset."""
         with self._lock:
+            self._open = dict.fromkeys(self._open, False)
             sockets = list(self._open)
         for sock in sockets:
             _reset(sock)
@@ -269,7 +270,7 @@ class _Receiver:
                 sock = self._context.wrap_socket(sock, server_side=True)
                 sock.settimeout(None)
             with self._lock:
-                self._open.add(sock)
+                self._open[sock] = True
             if self._listener is None:
                 _reset(sock)
             self._serve(sock)
@@ -277,7 +278,7 @@ class _Receiver:
             pass  # the peer went, or we broke it
         finally:
             with self._lock:
-                self._open.discard(sock)
+                self._open.pop(sock, None)
             sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
@@ -599,6 +600,8 @@ class SyslogReceiver(_Receiver):
                 self._healed.wait()
             elif isinstance(fault, Slow):
                 self._healed.wait(fault.seconds)
+            if not self._open[sock]:
+                return  # what it had not read goes with it
             data = sock.recv(1 << 18)
             if not data:
                 return

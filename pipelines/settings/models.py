@@ -224,7 +224,7 @@ _Kinds: Any = create_model(
 )
 
 
-class SinkEntry(_Kinds):  # type: ignore[misc]
+class SinkEntry(_Kinds):
     """One system that alerts, or digests of them, are written to."""
 
     model_config = ConfigDict(

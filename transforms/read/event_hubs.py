@@ -1,8 +1,8 @@
 """Event Hubs as an unbounded Beam source: a splittable DoFn, one partition an element.
 
 The restriction is a range of sequence numbers. `process` takes what the background reader holds,
-leaves as soon as nothing waits (latency) or a slice is full (checkpoints, bundles bounded by
-bytes), and defers the rest. Only the first idle partition of a bundle waits, and it waits for
+leaves as soon as nothing waits (latency) or its share of a bundle is full (checkpoints come at
+least each second or so, and bundles are bounded by bytes), and defers the rest. Only the first idle partition of a bundle waits, and it waits for
 whichever partition has something, so an idle one never holds back another.
 """
 
@@ -30,8 +30,8 @@ END = 2**62
 
 _BATCH_EVENTS = 200
 _BATCH_BYTES = 1024 * 1024
-_SLICE_SECONDS = 0.25
-_SLICE_BYTES = 4 * 1024 * 1024
+_BUNDLE_SECONDS = 1.0
+_BUNDLE_BYTES = 16 * 1024 * 1024
 _IDLE_SECONDS = 1.0
 _IDLE_WATERMARK_SECONDS = 1.0
 _WATERMARK = ManualWatermarkEstimator.default_provider()
@@ -79,6 +79,7 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
 
     def start_bundle(self) -> None:
         self._may_wait = True
+        self._sharers = 0
 
     @beam.DoFn.unbounded_per_element()
     def process(  # type: ignore[no-untyped-def]
@@ -93,8 +94,10 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         restriction = tracker.current_restriction()
         first, stop = restriction.start, restriction.stop
         reader.seek(element.partition, first)
-        deadline = time.monotonic() + _SLICE_SECONDS
-        bytes_left = _SLICE_BYTES
+        if not self._sharers:
+            self._sharers = max(1, reading.ready())
+        deadline = time.monotonic() + _BUNDLE_SECONDS / self._sharers
+        bytes_left = _BUNDLE_BYTES / self._sharers
         while first < stop and not reading.draining:
             events = reader.take(element.partition, stop, _BATCH_EVENTS, _BATCH_BYTES)
             if not events:
@@ -115,8 +118,12 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             bytes_left -= sum(len(event.body) for event in events)
             if bytes_left <= 0 or time.monotonic() > deadline:
                 break
+            if first < stop and not reader.waiting(element.partition):
+                break
         else:
             tracker.try_claim(stop)  # read to the end, or told to end
+            if first >= stop:
+                reader.release(element.partition)
             return
         if reader.status(element.partition).connected and not reader.waiting(element.partition):
             # Nothing older can come: an idle partition must not hold back the watermark.

@@ -67,6 +67,7 @@ class _Feed:
         self.link: PartitionLink | None = None
         self.opening = False
         self.paused = False
+        self.wanted = True
         self.failures = 0
         self.retry_at = 0.0
         self.generation = 0  # grows at every seek: a link opened for an older one is dropped
@@ -98,14 +99,25 @@ class HubReader(threading.Thread):
             feed = self._feeds.get(partition)
             if feed is None:
                 feed = self._feeds[partition] = _Feed(self._source, partition, sequence)
-            elif feed.head == sequence:
+            elif feed.head == sequence and feed.wanted:
                 return
             else:
+                feed.wanted = True
                 feed.head = feed.fetched = sequence
                 feed.status.next = sequence
                 feed.events.clear()
                 feed.bytes = 0
                 feed.generation += 1
+        self._wake()
+
+    def release(self, partition: str) -> None:
+        """Stop reading a partition, until it is sought again."""
+        with self._changed:
+            feed = self._feeds[partition]
+            feed.wanted = False
+            feed.events.clear()
+            feed.bytes = 0
+            feed.generation += 1
         self._wake()
 
     def take(self, partition: str, stop: int, events: int, size: int) -> list[Event]:
@@ -160,10 +172,9 @@ class HubReader(threading.Thread):
         with self._changed:
             return list(self._feeds)
 
-    @property
-    def buffered(self) -> bool:
-        """Whether anything waits to be taken. Called with the condition held."""
-        return any(feed.events for feed in self._feeds.values())
+    def ready(self) -> int:
+        """How many partitions have something to take. Called with the condition held."""
+        return sum(1 for feed in self._feeds.values() if feed.events)
 
     def stop(self) -> None:
         self._stopped = True
@@ -195,7 +206,7 @@ class HubReader(threading.Thread):
             due = [
                 feed.retry_at - now
                 for feed in self._feeds.values()
-                if feed.link is None and not feed.opening
+                if feed.link is None and not feed.opening and feed.wanted
             ]
         return max(0.0, min([_TICK_SECONDS, *due]))
 
@@ -207,7 +218,7 @@ class HubReader(threading.Thread):
             if feed.link is not None and feed.link_generation != feed.generation:
                 self._drop(feed)
             if feed.link is None:
-                if not feed.opening and now >= feed.retry_at:
+                if feed.wanted and not feed.opening and now >= feed.retry_at:
                     feed.opening = True
                     self._openers.submit(self._open, feed, feed.generation, feed.fetched)
             elif feed.paused and feed.bytes < _BUFFER_BYTES // 2:
@@ -367,8 +378,13 @@ class ReadSession:
         """Until any partition has something or the session drains; False after `timeout` s."""
         with self.changed:
             return self.changed.wait_for(
-                lambda: self._draining or any(r.buffered for r in self._readers.values()), timeout
+                lambda: self._draining or any(r.ready() for r in self._readers.values()), timeout
             )
+
+    def ready(self) -> int:
+        """How many partitions have something to take."""
+        with self.changed:
+            return sum(reader.ready() for reader in self._readers.values())
 
     def status(self) -> list[PartitionStatus]:
         """Every partition that was ever read, in order."""
