@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import threading
 import time
-from typing import Any
 
 import msgspec
 from rich.console import Console, Group
@@ -16,10 +16,11 @@ from rich.text import Text
 from pipelines.forward import accounts
 from pipelines.report import accounts_of, sinks_table
 from pipelines.run import Run
-from transforms.delivery.engine import engines
-from transforms.read.reader import session
+from transforms.delivery.engine import printable
 
 __all__ = ["Monitor"]
+
+_LOGGER = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 1.0
 _SHOW_SECONDS = 0.5
@@ -62,28 +63,30 @@ class Monitor:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while not self._ended.wait(_SHOW_SECONDS):
                 self._write()
-                found = accounts_of(self._run.store, accounts(self._run.settings))
+                found = accounts_of(self._run.store, accounts(self._run.settings), paid=False)
                 live.update(Group(self._line(), sinks_table(found, circuits=True)), refresh=True)
 
     def _write(self, running: bool = True) -> None:
         """`status.json`: small, replaced whole, so that another process can look at any time."""
+        if not self._run.began:
+            return  # the folder may be another run's
+        partitions, sinks = self._run.status()
         status = {
             "pid": os.getpid(),
             "running": running,
             "at_ms": int(time.time() * 1000),
             "runner": self._run.runner.says.partition(":")[0],
-            "partitions": session(self._run.name).status() if running else self._partitions,
-            "sinks": {e.sink.name: dataclasses.asdict(e.status()) for e in engines(self._run.name)}
-            if running
-            else self._sinks,
+            "partitions": partitions,
+            "sinks": {name: dataclasses.asdict(sink) for name, sink in sinks.items()},
         }
-        self._partitions: list[Any] = status["partitions"]  # type: ignore[assignment]
-        self._sinks: dict[str, Any] = status["sinks"]  # type: ignore[assignment]
-        self._run.store.put("status.json", msgspec.json.encode(status))
+        try:
+            self._run.store.put("status.json", msgspec.json.encode(status))
+        except OSError as error:
+            _LOGGER.warning("the status could not be written: %s", error)
 
     def _line(self) -> Text:
         """Events read, their rate, and how far behind the hubs reading is."""
-        partitions = session(self._run.name).status()
+        partitions, sinks = self._run.status()
         read = sum(p.taken for p in partitions)
         now = time.monotonic()
         (then, before), self._before = self._before, (now, read)
@@ -91,11 +94,11 @@ class Monitor:
         lag = [p.lag for p in partitions if p.lag is not None]
         text = Text(f"{now - self._began:6.0f} s  read {read:,} events ({rate:,.0f}/s)")
         text.append(f"  waiting in the hub {sum(lag):,}")
-        for engine in engines(self._run.name):
-            status = engine.status()
-            if status.circuit != "closed":
-                text.append(f"  {engine.sink.name}: {status.circuit} ({status.reason})", "red")
+        for name, sink in sinks.items():
+            if sink.circuit != "closed":
+                text.append(f"  {name}: {sink.circuit} ({printable(sink.reason)})", "red")
         for partition in partitions:
             if partition.error:
-                text.append(f"  {partition.source}/{partition.partition}: {partition.error}", "red")
+                where = f"{partition.source}/{partition.partition}"
+                text.append(f"  {where}: {printable(partition.error)}", "red")
         return text

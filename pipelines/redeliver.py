@@ -7,7 +7,9 @@ deduplication and go to no other (docs/adr/0001).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -23,6 +25,7 @@ from transforms.enrich import load_subscriptions
 from transforms.owed import Debt, debts
 from transforms.read.access import EventHubsAccess
 from transforms.read.reader import close_session, session
+from transforms.read.sdk import HubError, kept_sequences
 from transforms.state_store import StateStore
 
 __all__ = ["Paid", "redeliver"]
@@ -32,6 +35,7 @@ _BATCH_BYTES = 1024 * 1024
 _NEAR_EVENTS = 5_000
 _RECORDS_A_ROUND = 20_000  # what one Beam run holds in flight
 _SILENCE_SECONDS = 20.0
+_ASKERS = 8
 
 
 class Paid(NamedTuple):
@@ -131,18 +135,11 @@ def redeliver(
                 if sink not in (None, name):
                     continue
                 owed = left = _left(store, name)
-                for round_ in _rounds(debts(store, name)):
-                    together: dict[Origin, list[Addresses]] = {}
-                    for debt in round_:
-                        origin = Origin(debt.source, debt.partition)
-                        together.setdefault(origin, []).extend(debt.iou.owed)
+                for round_ in _rounds(_readable(name, debts(store, name), access, say)):
                     items = [
                         _Owed(name, origin, access[origin.source], tuple(runs))
-                        for origin, runs in together.items()
-                        if origin.source in access
+                        for origin, runs in round_.items()
                     ]
-                    if len(items) < len(together):
-                        say(f"{name}: the settings no longer have the source of some debts")
                     pipeline = beam.Pipeline(runner=choose(runner).runner)
                     forward(pipeline, _ReadDebts(run, items), settings, subscriptions, run)
                     pipeline.run().wait_until_finish()
@@ -161,17 +158,64 @@ def _left(store: StateStore, sink: str) -> int:
     return sum(debt.iou.count for debt in debts(store, sink))
 
 
-def _rounds(found: Iterator[Debt]) -> Iterator[list[Debt]]:
-    """Open debts in portions of about `_RECORDS_A_ROUND` records."""
-    portion: list[Debt] = []
-    count = 0
-    for debt in list(found):
+def _readable(
+    sink: str,
+    found: Iterable[Debt],
+    access: Mapping[str, EventHubsAccess],
+    say: Callable[[str], None],
+) -> list[tuple[Origin, Addresses]]:
+    """What of the open debts can be read again, by partition, oldest first; says what cannot."""
+    runs: dict[Origin, list[Addresses]] = {}
+    for debt in found:
         if debt.iou.owed:
-            portion.append(debt)
-            count += debt.iou.count
-            if count >= _RECORDS_A_ROUND:
-                yield portion
-                portion, count = [], 0
+            runs.setdefault(Origin(debt.source, debt.partition), []).extend(debt.iou.owed)
+    gone: Counter[str] = Counter()
+    problems = dict.fromkeys(
+        f"{origin.source}: it is owed from there, but the settings do not name it any more"
+        for origin in runs
+        if origin.source not in access
+    )
+    with ThreadPoolExecutor(_ASKERS, thread_name_prefix="ask hub") as pool:
+        asked = {
+            origin: pool.submit(kept_sequences, access[origin.source], origin.partition)
+            for origin in runs
+            if origin.source in access
+        }
+    readable: list[tuple[Origin, Addresses]] = []
+    for origin, answer in asked.items():
+        try:
+            kept = answer.result()
+        except HubError as error:
+            problems[f"{origin.source}: {error}"] = None
+            continue
+        for run in runs[origin]:
+            first, stop = max(run.first, kept.start), min(run.last + 1, kept.stop)
+            gone[origin.source] += len(run) - max(0, stop - first)
+            if first < stop:
+                readable.append((origin, Addresses(first, stop - 1, run.index)))
+    for problem in problems:
+        say(f"{sink}: {problem}")
+    for source, count in gone.items():
+        if count:
+            say(
+                f"{sink}: {count:,} records are gone from {source}, which keeps events only for "
+                "so long: they stay owed"
+            )
+    return readable
+
+
+def _rounds(
+    readable: Iterable[tuple[Origin, Addresses]],
+) -> Iterator[dict[Origin, list[Addresses]]]:
+    """Portions of about `_RECORDS_A_ROUND` records."""
+    portion: dict[Origin, list[Addresses]] = {}
+    count = 0
+    for origin, run in readable:
+        portion.setdefault(origin, []).append(run)
+        count += len(run)
+        if count >= _RECORDS_A_ROUND:
+            yield portion
+            portion, count = {}, 0
     if portion:
         yield portion
 

@@ -15,6 +15,7 @@ from schemas.batch import Origin
 from schemas.receipt import Outcomes
 from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
+from transforms.delivery.engine import printable
 from transforms.owed import debts
 from transforms.state_store import StateStore
 from transforms.steps import UNKNOWN_SUBSCRIPTION
@@ -25,6 +26,7 @@ __all__ = [
     "counts_line",
     "dead_table",
     "partitions_table",
+    "shown",
     "sinks_table",
 ]
 
@@ -43,8 +45,16 @@ class SinkAccount(msgspec.Struct):
         return self.records == self.outcomes.total
 
 
-def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
-    """The account of each sink, with what was paid moved from owed to delivered or dead."""
+def shown(text: str) -> str:
+    """A text of whatever origin, for a table: no markup, no terminal escapes, one line."""
+    return escape(printable(text))
+
+
+def accounts_of(store: StateStore, sinks: Iterable[str], paid: bool = True) -> list[SinkAccount]:
+    """The account of each sink, with what was paid moved from owed to delivered or dead.
+
+    paid: False leaves payments out, which are one object an outage's second to look at.
+    """
     found = []
     status = read_status(store)
     for sink in sinks:
@@ -52,7 +62,7 @@ def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
         for entry in settled(store, sink).values():
             records += entry.records
             outcomes += entry.outcomes
-        for debt in debts(store, sink):
+        for debt in debts(store, sink) if paid else ():
             outcomes.owed -= debt.iou.delivered + debt.iou.dead
             outcomes.delivered += debt.iou.delivered
             outcomes.dead += debt.iou.dead
@@ -64,8 +74,10 @@ def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
 def read_status(store: StateStore) -> dict[str, Any]:
     """What the running (or last) pipeline wrote of itself; empty if there never was one."""
     data = store.get("status.json")
-    found: dict[str, Any] = msgspec.json.decode(data) if data else {}
-    return found
+    try:
+        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}  # another version's
 
 
 def dead_table(store: StateStore) -> Table:
@@ -76,7 +88,7 @@ def dead_table(store: StateStore) -> Table:
     table.add_column("reason", overflow="fold")
     found = Counter((letter.step, letter.reason) for letter in read_dead_letters(store))
     for (step, reason), count in found.most_common(20):
-        table.add_row(step, f"{count:,}", escape(reason))
+        table.add_row(shown(step), f"{count:,}", shown(reason))
     if len(found) > 20:
         table.add_row(
             "", f"{sum(found.values()) - sum(c for _, c in found.most_common(20)):,}", "…"
@@ -120,9 +132,9 @@ def sinks_table(
         if arrived is not None:
             cells.append(f"{arrived.get(account.name, 0):,}")
         if circuits:
-            shown = account.circuit or "-"
-            cells.append(shown if shown in ("-", "closed") else f"[red]{shown}[/]")
-        table.add_row(account.name, *cells)
+            circuit = account.circuit or "-"
+            cells.append(circuit if circuit in ("-", "closed") else f"[red]{circuit}[/]")
+        table.add_row(shown(account.name), *cells)
     return table
 
 
@@ -154,12 +166,12 @@ def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
             oldest = seen.get("read_enqueued_ms") or seen["last_enqueued_ms"]
             seconds = f"{max(0.0, time.time() - oldest / 1000):.1f}"
         table.add_row(
-            origin.source,
-            origin.partition,
-            f"{seen['next'] - 1:,}" if seen else "-",
+            shown(origin.source),
+            shown(origin.partition),
+            f"{seen['next'] - 1:,}" if seen.get("next") else "-",
             f"{position:,}" if position >= 0 else "-",
             "-" if behind is None else f"{behind:,}",
             seconds,
-            f"[red]{escape(seen['error'])}[/]" if seen.get("error") else "",
+            f"[red]{shown(seen['error'])}[/]" if seen.get("error") else "",
         )
     return table

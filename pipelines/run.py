@@ -24,14 +24,15 @@ from pipelines.runners import Choice, choose
 from pipelines.settings import Settings, SourceEntry
 from schemas.alert import Subscription
 from schemas.batch import Origin
-from transforms.account import begin, checkpoint
-from transforms.deduplicate import hand_over
-from transforms.delivery.engine import close_all
+from transforms.account import begin, checkpoint, settled
+from transforms.deduplicate import forget, hand_over
+from transforms.delivery.engine import Status, close_all, engines, printable
 from transforms.enrich import load_subscriptions
 from transforms.read.access import EventHubsAccess
 from transforms.read.event_hubs import END, Partition, ReadEventHubs
-from transforms.read.reader import close_session, session
-from transforms.read.sdk import HubError, last_sequence, partition_ids
+from transforms.read.reader import PartitionStatus, close_session, session
+from transforms.read.sdk import HubError, kept_sequences, partition_ids
+from transforms.secrets import SecretError
 from transforms.state_store import StateStore
 from transforms.steps import Shift
 
@@ -51,16 +52,28 @@ class RunError(Exception):
     """The run cannot start, or go on; the message says what to do."""
 
 
+class _Limits(NamedTuple):
+    """Where a partition without a checkpoint begins, and where reading ends.
+
+    empty: all that was in it is gone: nothing below `stop` will ever come.
+    """
+
+    start: int
+    stop: int
+    empty: bool = False
+
+
 class _Known(NamedTuple):
     """What was learned of a hub: its partitions, and where each begins and (perhaps) ends."""
 
     entry: SourceEntry
-    partitions: dict[str, tuple[int, int]]
+    partitions: dict[str, _Limits]
 
 
 class Run:
     """One run, from `start` to the end of its last shift.
 
+    began: whether the state folder is this run's: no other run works in it.
     counts: alerts by kind, and of `unknown_subscription`, in this process.
     until_caught_up: end when every partition is read up to what was in it at the start.
     say: called with one line when something is worth telling.
@@ -84,15 +97,18 @@ class Run:
         self._known: dict[str, _Known] = {}
         self._stopping = threading.Event()
         self.counts: Counter[str] = Counter()
+        self.began = False
+        self._ended = threading.Event()
+        self._last: tuple[list[PartitionStatus], dict[str, Status]] | None = None
+        self._unread: list[str] = []
         self._number = 0
         self._drained_ms = 0
         self._added = threading.Event()
 
     def stop(self) -> None:
-        """Drain and end: what was read is delivered or accounted for. Safe in a signal handler."""
+        """Drain and end: what was read is delivered or accounted for. Safe in a signal handler:
+        the thread that it interrupts only ever looks at the flag, and so never holds its lock."""
         self._stopping.set()
-        # A handler runs inside whatever the main thread holds: the lock is taken elsewhere.
-        threading.Thread(target=self._drain, daemon=True).start()
 
     def run(self) -> None:
         """All shifts, until stopped or caught up. Raises RunError."""
@@ -101,6 +117,7 @@ class Run:
             subscriptions = load_subscriptions(self.settings.subscriptions.file)
         self.store.prepare()
         with self.store.lock("run"):
+            self.began = True
             self._run(subscriptions)
 
     def _run(self, subscriptions: Mapping[str, Subscription]) -> None:
@@ -114,15 +131,35 @@ class Run:
                 if self._shift(subscriptions):
                     failures = 0
                     if self._until_caught_up:
+                        if self._unread:
+                            raise RunError(
+                                "not everything was read:\n  " + "\n  ".join(self._unread)
+                            )
                         break
                 else:
                     failures += 1
                     if self._until_caught_up and failures == _MOST_FAILURES:
                         raise RunError(f"{failures} shifts failed, one after another; see above")
-                    self._stopping.wait(min(_RETRY_SECONDS[1], _RETRY_SECONDS[0] * 2**failures))
+                    self._pause(min(_RETRY_SECONDS[1], _RETRY_SECONDS[0] * 2**failures))
+            if failures:
+                raise RunError("the last shift failed, see above; the next run does its work again")
         finally:
+            self._ended.set()
+            self._last = self.status()
             close_session(self.name)
             close_all(self.name)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._stopping.is_set():
+            time.sleep(0.1)
+
+    def status(self) -> tuple[list[PartitionStatus], dict[str, Status]]:
+        """Where reading stands, and each sink by name; as it was at the end, once it has ended."""
+        if self._last is not None:
+            return self._last
+        found = {engine.sink.name: engine.status() for engine in engines(self.name)}
+        return session(self.name).status(), found
 
     def _shift(self, subscriptions: Mapping[str, Subscription]) -> bool:
         """One Beam run from the checkpoint to a drain; whether it went well."""
@@ -161,7 +198,8 @@ class Run:
         drained_ms = int(time.time() * 1000)
         if failed:
             _LOGGER.error("shift %d failed: %s", self._number, failed[0], exc_info=failed[0])
-            self._say(f"shift {self._number} failed, its work is done again: {failed[0]}")
+            self._say(f"shift {self._number} failed, its work is done again: {_brief(failed[0])}")
+            forget(self.name)
             return False
         self._drained_ms = drained_ms
         hand_over(self.name, self.store)
@@ -191,7 +229,7 @@ class Run:
         """Every partition of every hub, from its checkpoint on."""
         found = []
         for source, known in self._known.items():
-            for partition, (start, stop) in sorted(known.partitions.items()):
+            for partition, (start, stop, empty) in sorted(known.partitions.items()):
                 at = checkpoint(self.store, self._sinks, Origin(source, partition))
                 first = start if at is None else at + 1
                 if first > stop:
@@ -200,14 +238,19 @@ class Run:
                         f"hub's last one is {stop - 1}: was the hub made anew? Then give this run "
                         "a new state folder"
                     )
+                if empty:
+                    first = stop
                 found.append(Partition(source, partition, known.entry.event_hubs, first, stop))
         return found
 
     def _keep_listing(self) -> None:
         """Partitions that are added to a hub are read from the next shift on, which comes now."""
-        while not self._stopping.wait(_LISTING_SECONDS):
-            if self._list_hubs():
-                self._added.set()
+        while not self._ended.wait(_LISTING_SECONDS):
+            try:
+                if self._list_hubs():
+                    self._added.set()
+            except (OSError, SecretError) as error:
+                self._say(f"partitions could not be listed: {error}")
 
     def _list_hubs(self, first: bool = False) -> bool:
         """Ask all hubs for partitions that are not known yet; whether there are any.
@@ -232,38 +275,42 @@ class Run:
                     problems.append(f"{source}: {error}")
                     continue
                 if entry.event_hubs.start == "latest":
-                    for partition, (start, _) in zip(new, limits, strict=True):
-                        begin(self.store, self._sinks, Origin(source, partition), start - 1)
+                    if not self._is_new(source):
+                        limits = [each._replace(start=0) for each in limits]
+                    for partition, each in zip(new, limits, strict=True):
+                        begin(self.store, self._sinks, Origin(source, partition), each.start - 1)
                 both = known.partitions | dict(zip(new, limits, strict=True))
                 self._known = {**self._known, source: _Known(entry, both)}
                 added = added or bool(new)
         if first and len(problems) == len(self.settings.sources):
-            raise RunError("no hub can be read:\n  " + "\n  ".join(problems))
+            told = problems if len(problems) == 1 else ["", *problems]
+            raise RunError("no hub can be read: " + "\n  ".join(told))
+        self._unread = problems
         for problem in problems:
             self._say(f"not read for now: {problem}")
         return added
 
-    def _limits(self, entry: SourceEntry, partition: str) -> tuple[int, int]:
-        """Where a partition without a checkpoint begins, and where reading ends."""
+    def _limits(self, entry: SourceEntry, partition: str) -> _Limits:
         access: EventHubsAccess = entry.event_hubs
         if access.start == "earliest" and not self._until_caught_up:
-            return 0, END
-        last = last_sequence(access, partition)
-        return (
-            0 if access.start == "earliest" else last + 1,
-            last + 1 if self._until_caught_up else END,
-        )
+            return _Limits(0, END)
+        kept = kept_sequences(access, partition)
+        start = 0 if access.start == "earliest" else kept.stop
+        return _Limits(start, kept.stop, not kept) if self._until_caught_up else _Limits(start, END)
+
+    def _is_new(self, source: str) -> bool:
+        """Whether nothing of a hub was ever read: what comes to a partition that is added later
+        came after the start, wherever that was."""
+        sinks = (settled(self.store, sink) for sink in self._sinks)
+        return not any(origin.source == source for found in sinks for origin in found)
 
     def _next_number(self) -> int:
         """Shifts are numbered through restarts, so that the panes of one window are."""
         data = self.store.get("shift")
         return int(data) if data else 0
 
-    def targets(self) -> dict[Origin, int]:
-        """The last sequence number that this run reads to, where it ends by itself."""
-        return {
-            Origin(source, partition): stop - 1
-            for source, known in self._known.items()
-            for partition, (_, stop) in known.partitions.items()
-            if stop < END
-        }
+
+def _brief(error: BaseException) -> str:
+    """Beam tells an error as its worker's whole traceback: the last line says what it was."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[-1]) if lines else type(error).__name__

@@ -16,6 +16,8 @@ RUNNERS = ("DirectRunner",)
 class RunnerError(ValueError):
     """A runner that does not exist here."""
 
+    exit_code = 2
+
 
 class Choice(NamedTuple):
     """A runner, and why it is this one."""

@@ -52,6 +52,9 @@ class Ledger(msgspec.Struct):
         owed: list[Run] = []
         while self.open:
             entry = self.open[0]
+            if entry.last <= self.position:
+                self.open.pop(0)  # one that reached further counted it
+                continue
             ended = entry.outcomes.total + entry.outcomes.earlier
             if entry.first > self.position + 1 or ended < entry.size:
                 break
@@ -60,7 +63,7 @@ class Ledger(msgspec.Struct):
             self.records += entry.size - entry.outcomes.earlier
             self.outcomes += msgspec.structs.replace(entry.outcomes, earlier=0)
             self.enqueued_ms = max(self.enqueued_ms, entry.enqueued_ms)
-            owed.extend(entry.owed)
+            owed.extend(sorted(entry.owed))
         return owed
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from schemas.alert import Alert
 from schemas.batch import AlertBatch, Batch, Dropped
 from schemas.dead_letter import DeadLetter
@@ -53,25 +51,23 @@ def parse_batch(batch: Batch) -> tuple[AlertBatch, list[DeadLetter]]:
     return parsed, dead
 
 
-def _records(body: bytes) -> Iterator[Alert | Refusal]:
-    """Each record of one event's body, understood or refused."""
-    bare = body.strip(BLANKS)
+def _records(body: bytes) -> list[Alert | Refusal]:
+    """The records of one event's body, understood or refused."""
     try:
-        alert = recognise(bare)
+        alert = recognise(body.strip(BLANKS))  # nearly always: one bare record of a usual kind
+        if alert is not None:
+            return [alert]
+        pieces = unwrap(body)
     except Exception as error:  # noqa: BLE001
-        yield Refusal(bare, _bug(error))
-        return
-    if alert is not None:
-        yield alert
-        return
-    for piece in unwrap(body):
-        if isinstance(piece, Refusal):
-            yield piece
-            continue
-        try:
-            yield understand(piece)
-        except Exception as error:  # noqa: BLE001
-            yield Refusal(piece, _bug(error))
+        return [Refusal(body, _bug(error))]
+    return [piece if isinstance(piece, Refusal) else _understood(piece) for piece in pieces]
+
+
+def _understood(record: bytes) -> Alert | Refusal:
+    try:
+        return understand(record)
+    except Exception as error:  # noqa: BLE001
+        return Refusal(record, _bug(error))
 
 
 def _bug(error: Exception) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands._log import set_up
+
 __all__ = ["hub", "publish"]
 
 _PORT = 5672
@@ -43,7 +45,7 @@ def hub(
             folder, {name: partitions}, port=port, key=secret, retention=retention
         ).start()
     except (OSError, ValueError, SecretError) as error:
-        typer.echo(f"alertbeam hub: {error}", err=True)
+        typer.echo(f"alertbeam hub: {_plain(error)}", err=True)
         raise typer.Exit(1) from None
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,16 +77,17 @@ def publish(
 
     [dim]$ alertbeam publish alerts.jsonl exports/[/dim]
     """
+    set_up()
     from azure.eventhub import EventData, EventHubProducerClient
     from azure.eventhub.exceptions import EventHubError
 
-    from pipelines.local.files import events_in, files_in
+    from pipelines.local.files import TooLargeError, events_in, files_in
     from transforms.secrets import SecretError, SecretRef
 
     try:
         secret = SecretRef.checked(connection).resolve().reveal()
         producer = EventHubProducerClient.from_connection_string(
-            secret, **({} if "EntityPath=" in secret else {"eventhub_name": name})
+            secret, retry_total=1, **({} if "EntityPath=" in secret else {"eventhub_name": name})
         )
         total = 0
         with producer:
@@ -101,16 +104,21 @@ def publish(
                         try:
                             batch.add(event)
                         except ValueError:
-                            raise ValueError(
-                                f"{path}: event {count + 1} has {len(body):,} bytes; "
-                                "a hub takes 1 MB at most"
-                            ) from None
+                            raise TooLargeError(path, count + 1, len(body)) from None
                     count += 1
                 if len(batch):
                     producer.send_batch(batch)
                 typer.echo(f"{path}: {count:,} events")
                 total += count
         typer.echo(f"{total:,} events published")
-    except (OSError, ValueError, SecretError, EventHubError) as error:
-        typer.echo(f"alertbeam publish: {error}", err=True)
+    except (OSError, ValueError, TooLargeError, SecretError, EventHubError) as error:
+        typer.echo(f"alertbeam publish: {_plain(error)}", err=True)
         raise typer.Exit(1) from None
+
+
+def _plain(error: Exception) -> str:
+    """In one line, without error numbers and what the SDK says twice."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    line = " ".join(str(error).split())
+    return line.partition(" Error condition:")[0].partition(" Error:")[0]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands._log import set_up
+
 __all__ = ["status"]
 
 
@@ -21,6 +23,7 @@ def status(
 
     [dim]$ alertbeam status -c settings.yaml[/dim]
     """
+    set_up()  # before Beam is imported
     import os
     import time
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import secrets
 from collections import Counter
@@ -12,16 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.forward import accounts
 from pipelines.local.events import SUBSCRIPTIONS, Made, varied
-from pipelines.local.files import MOST_BYTES, events_in, files_in
+from pipelines.local.files import MOST_BYTES, TooLargeError, events_in, files_in
 from pipelines.local.hub import EmbeddedHub
 from pipelines.local.receivers import HecReceiver, SyslogReceiver
 from pipelines.monitor import Monitor
-from pipelines.report import SinkAccount, accounts_of, counts_line, dead_table, sinks_table
+from pipelines.report import (
+    SinkAccount,
+    accounts_of,
+    counts_line,
+    dead_table,
+    shown,
+    sinks_table,
+)
 from pipelines.run import Run
 from pipelines.settings import load
 
@@ -35,13 +42,13 @@ _MOST_ROWS = 12
 _SETTINGS = """\
 # Written by `alertbeam demo`; `alertbeam validate` and `alertbeam status` read it too.
 sources:
-  - event_hubs: {{hub: defender, connection_string: "file:{folder}/secrets/hub"}}
+  - event_hubs: {{hub: defender, connection_string: "file:secrets/hub"}}
 subscriptions: {{file: subscriptions.yaml}}
 deduplicate: {{horizon: 24h}}
 digests:
   - {{name: storms, window: {{fixed: 5m}}, by: [environment, severity], early: 30s}}
 sinks:
-  - splunk_hec: {{url: "{hec}", token: "file:{folder}/secrets/hec"}}
+  - splunk_hec: {{url: "{hec}", token: "file:secrets/hec"}}
     name: splunk
     where: {{severity: {{at_least: low}}}}
   - syslog: {{address: "{syslog}", format: cef}}
@@ -59,11 +66,12 @@ state: state
 def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
     """Run it all in a new folder below `out`; the exit code: 0 only if every sum holds.
 
-    events: the user's own files instead of made-up ones. Raises FileNotFoundError.
+    events: the user's own files instead of made-up ones. Raises FileNotFoundError, TooLargeError.
     """
-    folder = (out / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}").absolute()
-    (folder / "secrets").mkdir(mode=0o700, parents=True)
-    folder.chmod(0o700)
+    if events is not None and not any(files_in([events])):
+        console.print(f"[red]no files in {shown(str(events))}[/]")
+        return 2
+    folder = _new_folder(out)
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(EmbeddedHub(folder / "hub", {_HUB: _PARTITIONS}))
         token = secrets.token_hex(16)
@@ -74,7 +82,7 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
         _write(folder / "subscriptions.yaml", _subscriptions())
         _write(
             folder / "settings.yaml",
-            _SETTINGS.format(folder=folder, hec=hec.url, syslog=syslog.address),
+            _SETTINGS.format(hec=hec.url, syslog=syslog.address),
         )
         console.print(
             f"hub [bold]{_HUB}[/] ({_PARTITIONS} partitions) on 127.0.0.1:{hub.port}, Splunk HEC "
@@ -84,20 +92,24 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
         published = _publish(hub, events, count)
         total = sum(published.values())
         if not total:
-            console.print(f"[red]no events in {escape(str(events))}[/]")
+            console.print(f"[red]no events in {shown(str(events))}[/]")
             return 2
         table = Table(title=f"{total:,} events published", title_justify="left")
         table.add_column("events", justify="right")
         table.add_column("what")
         for what, number in published.most_common(_MOST_ROWS):
-            table.add_row(f"{number:,}", escape(what))
+            table.add_row(f"{number:,}", shown(what))
         if len(published) > _MOST_ROWS:
             rest = published.most_common()[_MOST_ROWS:]
             table.add_row(f"{sum(n for _, n in rest):,}", f"… {len(rest)} more files")
         console.print(table)
 
         settings = load(folder / "settings.yaml")
-        run = Run(settings, until_caught_up=True, say=lambda line: console.print(line))
+        run = Run(
+            settings,
+            until_caught_up=True,
+            say=lambda line: console.print(line, markup=False, soft_wrap=True),
+        )
         with Monitor(run, console):
             run.run()
 
@@ -112,6 +124,21 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
     if not good:
         console.print("[bold red]the account does not hold: please report this[/]")
     return 0 if good else 1
+
+
+def _new_folder(out: Path) -> Path:
+    """A folder of this demo's own, also where another began in the same second."""
+    name = f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(2):
+        folder = (out / name).absolute()
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            name = f"{name.partition('_')[0]}_{number}"
+        else:
+            break
+    (folder / "secrets").mkdir(mode=0o700)
+    return folder
 
 
 def _write(path: Path, text: str) -> None:
@@ -132,7 +159,7 @@ def _publish(hub: EmbeddedHub, events: Path | None, count: int) -> Counter[str]:
     published: Counter[str] = Counter()
     waiting: list[bytes] = []
     size = 0
-    for made in varied(count) if events is None else _own(events):
+    for made in varied(count) if events is None else _own(events, hub.max_message_size):
         if waiting and (len(waiting) >= _AT_ONCE or size + len(made.body) > MOST_BYTES):
             hub.publish(_HUB, waiting)
             waiting, size = [], 0
@@ -144,9 +171,11 @@ def _publish(hub: EmbeddedHub, events: Path | None, count: int) -> Counter[str]:
     return published
 
 
-def _own(events: Path) -> Iterator[Made]:
+def _own(events: Path, most: int) -> Iterator[Made]:
     for path in files_in([events]):
-        for body in events_in(path):
+        for number, body in enumerate(events_in(path), 1):
+            if len(body) > most:
+                raise TooLargeError(path, number, len(body))
             yield Made(body, str(path.relative_to(events) if events.is_dir() else path.name))
 
 
@@ -186,11 +215,11 @@ def _show(
         )
         digests.add_row(
             f"{start:%Y-%m-%d %H:%M}-{end:%H:%M}",
-            escape(row["key"]["environment"] or "-"),
+            shown(row["key"]["environment"] or "-"),
             row["key"]["severity"],
             f"{row['total']:,}",
             row["timing"],
-            escape(row["samples"][0]["title"][:40]) if row["samples"] else "",
+            shown(row["samples"][0]["title"][:40]) if row["samples"] else "",
         )
     console.print(digests)
     if len(rows) > _MOST_ROWS:
@@ -203,5 +232,5 @@ def _show(
         ("digests/", "the digests"),
         ("state/", "accounts, checkpoints, dead letters with their original bytes"),
     ):
-        where.add_row(escape(str(folder / path)), what)
+        where.add_row(shown(str(folder / path)), what)
     console.print(where)

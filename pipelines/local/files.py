@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Iterator
@@ -10,12 +11,23 @@ from pathlib import Path
 import fastavro
 import msgspec
 
-__all__ = ["MOST_BYTES", "events_in", "files_in"]
+__all__ = ["MOST_BYTES", "TooLargeError", "events_in", "files_in"]
 
 MOST_BYTES = 1_000_000
 """A publication's limit, less some room for what AMQP adds."""
 
 _WRAPPERS = ("records", "value")
+
+
+class TooLargeError(Exception):
+    """An event that no hub takes; `number` counts a file's events from 1."""
+
+    def __init__(self, path: Path, number: int, size: int) -> None:
+        super().__init__(path, number, size)
+        self.path, self.number, self.size = path, number, size
+
+    def __str__(self) -> str:
+        return f"{self.path}: event {self.number} has {self.size:,} bytes; a hub takes 1 MB at most"
 
 
 def files_in(paths: list[Path]) -> Iterator[Path]:
@@ -26,7 +38,7 @@ def files_in(paths: list[Path]) -> Iterator[Path]:
         elif path.exists():
             yield path
         else:
-            raise FileNotFoundError(f"{path}: there is no such file or folder")
+            raise FileNotFoundError(errno.ENOENT, "there is no such file or folder", str(path))
 
 
 def events_in(path: Path) -> Iterator[bytes]:

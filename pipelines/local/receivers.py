@@ -370,6 +370,10 @@ class _HecHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: counters tell."""
 
+    def parse_request(self) -> bool:
+        """False, too, for what came after the receiver broke the connection."""
+        return super().parse_request() and self._receiver._open[self.connection]
+
     def do_GET(self) -> None:
         fault = self._receiver._fault
         if isinstance(fault, Silence):

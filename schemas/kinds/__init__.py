@@ -1,0 +1,71 @@
+"""Inbound: what arrives, one file a kind, found by being in this folder.
+
+A kind's module defines `KIND` (see `_base.Kind`): how it is told, its identity, its times and its
+mapping to `Alert`. What no kind claims is `unknown`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import msgspec
+
+from schemas.alert import Alert
+from schemas.kinds import unknown
+from schemas.kinds._base import Fields, Kind, lenient
+
+__all__ = ["KINDS", "recognise", "understand"]
+
+KINDS: dict[str, Kind[Any]] = {
+    info.name: importlib.import_module(f"{__name__}.{info.name}").KIND
+    for info in pkgutil.iter_modules(__path__)
+    if not info.name.startswith("_")
+}
+"""Every kind by its name."""
+
+# A serializer writes a kind's keys in one order, so a record's first bytes nearly always name its
+# kind. Only a hint: the kind's strict row must accept the record.
+_hints: dict[bytes, Kind[Any]] = {}
+_HINT_BYTES = 12
+_MOST_HINTS = 512
+
+
+def recognise(raw: bytes) -> Alert | None:
+    """The alert in a record of a kind like those seen before; None if it needs a closer look.
+
+    raw: one JSON object without blanks around it, or anything else (then None).
+    """
+    kind = _hints.get(raw[:_HINT_BYTES])
+    if kind is None:
+        return None
+    try:
+        if not raw.isascii():
+            raw.decode()  # nothing else looks at the fields that a row skips
+        row = kind.strict(raw)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+    read: Alert = kind.read(row, raw)
+    return read
+
+
+def understand(raw: bytes) -> Alert:
+    """The alert in a record: one valid JSON object without blanks around it, as from `unwrap`."""
+    alert = recognise(raw)
+    if alert is not None:
+        return alert
+    fields = Fields(raw)
+    kind = next((kind for kind in KINDS.values() if kind.tells(fields)), None)
+    if kind is None:
+        return unknown.read(lenient(unknown.Row, fields), raw)
+    try:
+        row = kind.strict(raw)
+    except msgspec.DecodeError:
+        row = lenient(kind.row, fields)
+    else:
+        if len(_hints) >= _MOST_HINTS:
+            _hints.clear()
+        _hints[raw[:_HINT_BYTES]] = kind
+    read: Alert = kind.read(row, raw)
+    return read
