@@ -24,7 +24,6 @@ setup(
         "rich>=15,<16",
         "ruamel.yaml>=0.19,<0.20",
         "typer>=0.29,<0.30",
-        "urllib3>=2.8,<3",
     ],
     extras_require={
         "dev": [

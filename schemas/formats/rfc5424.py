@@ -80,6 +80,7 @@ def _names(hostname: str, app_name: str, procid: str, msgid: str) -> str:
     return " ".join(_name(text, most) for text, most in limits)
 
 
+@functools.lru_cache(1024)
 def _name(text: str, most: int, also: str = "") -> str:
     """Printable ASCII without blanks, and without the characters in `also`."""
     return "".join(c for c in text if "!" <= c <= "~" and c not in also)[:most] or "-"

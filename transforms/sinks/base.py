@@ -38,7 +38,7 @@ __all__ = [
 class SinkSettings(BaseModel):
     """What every sink's settings share. A field's description is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     patience: float = Field(
         10.0, gt=0, le=300, description="Seconds of retries before the circuit opens."
@@ -51,7 +51,10 @@ class SinkSettings(BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The most that one send may hold: encoded bytes (with separators) and records."""
+    """The most that one send should hold: encoded bytes (with separators) and records.
+
+    A record that is larger by itself goes alone: the system decides.
+    """
 
     max_bytes: int
     max_records: int = 1_000_000
@@ -96,7 +99,7 @@ class RejectItems:
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """The configuration or credentials are refused: open the circuit, owe everything, drop nothing."""
+    """The settings or credentials are refused: open the circuit, owe everything, drop nothing."""
 
     reason: str
 
@@ -116,7 +119,11 @@ class Connection(abc.ABC):
         A network failure may be raised as OSError; it counts as `Retry`.
         """
 
-    def close(self) -> None:
+    def idle(self) -> float | None:
+        """Tidy up while nothing waits to be sent; seconds until the next time, if it needs one."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - not every connection holds something
         """Let go of sockets and files. Called once."""
 
 
@@ -141,7 +148,7 @@ class Sink(abc.ABC, Generic[S]):
 
     @abc.abstractmethod
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
-        """The record as the system wants it: a pure function. Raises EncodeError."""
+        """The record as the system wants it: a pure function. Raises EncodeError (ValueError)."""
 
     @abc.abstractmethod
     def connect(self) -> Connection:
