@@ -125,15 +125,21 @@ class _Account(beam.DoFn):
         self._flush()
 
     def _begin(self, origin: Origin, first: int) -> Ledger:
-        """The ledger of a partition that the runner has no state of: from the store, or new."""
-        data = self._store.get(_path(self._sink, origin.source, origin.partition))
-        if data is None:
-            ledger = Ledger(first - 1)
-        else:
-            stored = _SETTLED.decode(data)
-            ledger = Ledger(stored.position, stored.records, stored.outcomes, stored.enqueued_ms)
+        """The ledger of a partition that the runner has no state of: from the store.
+
+        If that has none either, every sink gets a position now: were one settled before the
+        others have theirs, a new process would read on behind it, and they would miss the rest.
+        """
+        begin(self._store, {*self._sinks, self._sink}, origin, first - 1)
+        stored = self._stored(origin)
+        ledger = Ledger(stored.position, stored.records, stored.outcomes, stored.enqueued_ms)
         forget_beyond(self._store, self._sink, *_pair(origin), ledger.position)
         return ledger
+
+    def _stored(self, origin: Origin) -> Settled:
+        data = self._store.get(_path(self._sink, origin.source, origin.partition))
+        assert data is not None, "an account begins before it goes on"
+        return _SETTLED.decode(data)
 
     def _flush(self) -> None:
         """IOUs first, then the position: a position in the store is the truth."""
@@ -141,6 +147,8 @@ class _Account(beam.DoFn):
             source, partition = _pair(origin)
             if owed:
                 owe(self._store, self._sink, source, partition, first, ledger.position, owed)
+            if self._stored(origin).position >= ledger.position:
+                continue  # another of this DoFn went on
             self._store.put(
                 _path(self._sink, source, partition),
                 msgspec.json.encode(

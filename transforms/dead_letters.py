@@ -7,6 +7,7 @@ reason and the record's index lie in `Properties`. Schema: Microsoft's "Event Hu
 from __future__ import annotations
 
 import datetime
+import hashlib
 import io
 import itertools
 from collections.abc import Iterable, Iterator
@@ -34,10 +35,12 @@ CAPTURE_SCHEMA = {
     ],
 }
 _PARSED = fastavro.parse_schema(CAPTURE_SCHEMA)
+_END_MS = 253_402_300_799_999  # the last that a date can say: the year 9999
 
 
 def write_dead_letters(store: StateStore, letters: Iterable[DeadLetter]) -> None:
-    """One new file a partition and step, named by its range: writing it again replaces it."""
+    """One new file a partition and step, named by its range and the source (whose last part,
+    the consumer group, Capture's folders lack): writing it again replaces it."""
 
     def group(letter: DeadLetter) -> tuple[str, str, str]:
         return letter.source, letter.partition, letter.step
@@ -47,16 +50,23 @@ def write_dead_letters(store: StateStore, letters: Iterable[DeadLetter]) -> None
         buffer = io.BytesIO()
         fastavro.writer(buffer, _PARSED, (_row(letter) for letter in inside), codec="deflate")
         first, last = inside[0], inside[-1]
-        at = datetime.datetime.fromtimestamp(first.enqueued_ms / 1000, datetime.timezone.utc)
+        at = _utc(first.enqueued_ms)
         namespace, _, rest = source.partition("/")
         hub = rest.split("/")[0] or "-"
-        name = f"{at:%S}-{step}-{first.sequence}.{first.index}-{last.sequence}.{last.index}.avro"
+        span = f"{first.sequence}.{first.index}-{last.sequence}.{last.index}"
+        whose = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()
+        name = f"{at:%S}-{step}-{span}-{whose}.avro"
         folders = (namespace, hub, partition, *f"{at:%Y/%m/%d/%H/%M}".split("/"))
         store.put(place("dead", *folders, name), buffer.getvalue())
 
 
+def _utc(ms: int) -> datetime.datetime:
+    seconds = min(max(ms, 0), _END_MS) / 1000
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+
+
 def _row(letter: DeadLetter) -> dict[str, Any]:
-    at = datetime.datetime.fromtimestamp(letter.enqueued_ms / 1000, datetime.timezone.utc)
+    at = _utc(letter.enqueued_ms)
     return {
         "SequenceNumber": letter.sequence,
         "Offset": "",
@@ -66,7 +76,7 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
             "alertbeam-source": letter.source,
             "alertbeam-partition": letter.partition,
             "alertbeam-step": letter.step,
-            "alertbeam-reason": letter.reason,
+            "alertbeam-reason": letter.reason.encode("utf-8", "replace").decode(),
             "alertbeam-index": letter.index,
         },
         "Body": letter.body,
@@ -77,7 +87,8 @@ def read_dead_letters(store: StateStore) -> Iterator[DeadLetter]:
     """Every dead letter once, also where a restart wrote it twice."""
     seen: set[tuple[str, str, int, int, str]] = set()
     for path in store.list("dead"):
-        for row in fastavro.reader(io.BytesIO(store.get(path) or b"")):
+        data = store.get(path)
+        for row in fastavro.reader(io.BytesIO(data)) if data else ():
             assert isinstance(row, dict)
             properties = row["Properties"]
             letter = DeadLetter(

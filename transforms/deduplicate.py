@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from schemas.receipt import Outcome
 from transforms import coders
 from transforms.state_store import StateStore
 
-__all__ = ["Deduplicate", "Seen", "deduplicate_batch", "hand_over", "shard_batch"]
+__all__ = ["Deduplicate", "Seen", "deduplicate_batch", "forget", "hand_over", "shard_batch"]
 
 _KEY_BYTES = 16
 _SNAPSHOT = "seen/snapshot"
@@ -97,15 +98,15 @@ class _Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runs: dict[str, dict[int, Seen]] = {}
+        self._runs: dict[str, dict[tuple[int, int], Seen]] = {}
 
-    def put(self, run: str, shard: int, seen: Seen) -> None:
+    def put(self, run: str, shard: int, shards: int, seen: Seen) -> None:
         with self._lock:
-            self._runs.setdefault(run, {})[shard] = seen
+            self._runs.setdefault(run, {})[shard, shards] = seen
 
-    def take(self, run: str) -> list[Seen]:
+    def take(self, run: str) -> dict[tuple[int, int], Seen]:
         with self._lock:
-            return list(self._runs.pop(run, {}).values())
+            return self._runs.pop(run, {})
 
 
 _REGISTRY = _Registry()
@@ -117,9 +118,13 @@ def hand_over(run: str, store: StateStore) -> None:
     The next shift, or a new process, begins with it. After a crash the last one serves: repeats
     of what came since may pass once more, and nothing can be lost by it.
     """
-    shards = _REGISTRY.take(run)
-    if not shards:
+    found = _REGISTRY.take(run)
+    if not found:
         return
+    shards = list(found.values())
+    (_, count), horizon_ms = next(iter(found)), shards[0].horizon_ms
+    quiet = (n for n in range(count) if (n, count) not in found)
+    shards.extend(_snapshot(store, shard, count, horizon_ms) for shard in quiet)
     generation = max(seen.generation for seen in shards)
     current: list[bytes] = []
     older: list[bytes] = []
@@ -129,10 +134,15 @@ def hand_over(run: str, store: StateStore) -> None:
             older.extend(seen.older)
         elif seen.generation == generation - 1:
             older.extend(seen.current)
-    header = f"{shards[0].horizon_ms} {generation} {len(current)} {len(older)}\n".encode()
+    header = f"{horizon_ms} {generation} {len(current)} {len(older)}\n".encode()
     body = b"".join((*current, *older))
     digest = hashlib.blake2b(header + body, digest_size=16).digest()
     store.put(_SNAPSHOT, header + body + digest)
+
+
+def forget(run: str) -> None:
+    """Drop what a shift that failed has seen: what of it is not settled is read again."""
+    _REGISTRY.take(run)
 
 
 def _snapshot(store: StateStore, shard: int, shards: int, horizon_ms: int) -> Seen:
@@ -178,6 +188,7 @@ class _Deduplicate(beam.DoFn):
 
     def setup(self) -> None:
         self._memos: dict[int, tuple[bytes, Seen]] = {}
+        self._name = uuid.uuid4().hex  # in stamps: no other instance writes the same
 
     def process(  # type: ignore[no-untyped-def]
         self,
@@ -191,17 +202,18 @@ class _Deduplicate(beam.DoFn):
         seen = self._recall(shard, stamp, bags)
         before = seen.generation
         newest = max((alert.enqueued_ms for alert in batch.alerts), default=0)
-        turned = batch.only is None and seen.turn(newest)
+        turned = batch.only in (None, NOBODY) and seen.turn(newest)
         if turned:
             bags[seen.generation % 2].clear()
             if seen.generation != before + 1:
-                bags[before % 2].clear()
+                bags[(seen.generation + 1) % 2].clear()
         passed, new = deduplicate_batch(batch, seen)
         if new:
             bags[seen.generation % 2].add(b"".join(new))
         if new or turned:
             count = int(self._memos[shard][0].split()[1]) + 1
-            self._remember(shard, f"{seen.generation} {count}".encode(), seen, stamp)
+            current = f"{seen.generation} {count} {self._name}".encode()
+            self._remember(shard, current, seen, stamp)
         yield passed
 
     def _recall(self, shard: int, stamp: Any, bags: tuple[Any, Any]) -> Seen:
@@ -218,7 +230,8 @@ class _Deduplicate(beam.DoFn):
                 bag.clear()
                 if keys:
                     bag.add(b"".join(keys))
-            self._remember(shard, f"{seen.generation} 0".encode(), seen, stamp)
+            current = f"{seen.generation} 0 {self._name}".encode()
+            self._remember(shard, current, seen, stamp)
             return seen
         seen = Seen(self._horizon_ms, int(current.split()[0]))
         seen.current = set(_keys(bags[seen.generation % 2]))
@@ -228,7 +241,7 @@ class _Deduplicate(beam.DoFn):
 
     def _remember(self, shard: int, current: bytes, seen: Seen, stamp: Any) -> None:
         self._memos[shard] = (current, seen)
-        _REGISTRY.put(self._run, shard, seen)
+        _REGISTRY.put(self._run, shard, self._shards, seen)
         if stamp is not None:
             stamp.write(current)
 

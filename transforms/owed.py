@@ -51,20 +51,25 @@ def debts(
     sink: str | None = None,
     source: str | None = None,
     partition: str | None = None,
+    within: tuple[int, int] | None = None,
 ) -> Iterator[Debt]:
-    """IOUs, paid ones included, oldest range first within a partition."""
+    """IOUs, paid ones included, oldest range first within a partition.
+
+    within: only those whose range meets this one, of sequence numbers.
+    """
     prefix = "owed"
     if sink is not None:
         prefix = place("owed", sink)
         if source is not None and partition is not None:
             prefix = _folder(sink, source, partition)
     for path in store.list(prefix):
-        data = store.get(path)
-        if data is None:
-            continue
         _, name, *names, part, file = unplace(path)
-        first, last = file.removesuffix(".json").split("-")
-        yield Debt(path, name, "/".join(names), part, int(first), int(last), _DECODER.decode(data))
+        first, last = map(int, file.removesuffix(".json").split("-"))
+        if within is not None and (last < within[0] or first > within[1]):
+            continue
+        data = store.get(path)
+        if data is not None:
+            yield Debt(path, name, "/".join(names), part, first, last, _DECODER.decode(data))
 
 
 def pay(
@@ -75,12 +80,11 @@ def pay(
         return
     low = min(run.first for run in (*delivered, *dead))
     high = max(run.last for run in (*delivered, *dead))
-    for debt in debts(store, sink, source, partition):
-        if debt.first <= high and debt.last >= low and debt.iou.owed:
-            before = debt.iou.count
-            debt.iou.pay(delivered, dead)
-            if debt.iou.count != before:
-                store.put(debt.path, msgspec.json.encode(debt.iou))
+    for debt in debts(store, sink, source, partition, within=(low, high)):
+        before = debt.iou.count
+        debt.iou.pay(delivered, dead)
+        if debt.iou.count != before:
+            store.put(debt.path, msgspec.json.encode(debt.iou))
 
 
 def forget_beyond(store: StateStore, sink: str, source: str, partition: str, position: int) -> None:

@@ -23,6 +23,8 @@ from urllib.parse import quote, unquote
 
 __all__ = ["StateStore", "StateStoreError", "place", "unplace"]
 
+_NAME_BYTES = 200  # file systems allow 255
+
 
 class StateStoreError(Exception):
     """The store cannot be used; the message says which folder and why."""
@@ -30,13 +32,27 @@ class StateStoreError(Exception):
 
 def place(*parts: str) -> str:
     """A path in the store from names of any origin: nothing in a name can leave its folder."""
-    safe = (quote(part, safe="$ ,=@") for part in parts)
-    return "/".join(f"%2E{part[1:]}" if part.startswith(".") else part or "%" for part in safe)
+    return "/".join(map(_placed, parts))
+
+
+def _placed(name: str) -> str:
+    """Quoted, so that a bare `%` never ends it: that stands for an empty name, and at the end of
+    a folder for a name that is too long for one and goes on inside."""
+    safe = quote(name, safe="$ ,=@", errors="surrogatepass") or "%"
+    pieces = (safe[at : at + _NAME_BYTES] for at in range(0, len(safe), _NAME_BYTES))
+    return "%/".join(f"%2E{one[1:]}" if one.startswith(".") else one for one in pieces)
 
 
 def unplace(path: str) -> list[str]:
     """The names that `place` made the path from."""
-    return ["" if part == "%" else unquote(part) for part in path.split("/")]
+    names, begun = [], ""
+    for part in path.split("/"):
+        if part.endswith("%") and part != "%":
+            begun += part[:-1]
+        else:
+            names.append("" if part == "%" else unquote(begun + part, errors="surrogatepass"))
+            begun = ""
+    return names
 
 
 class StateStore:
@@ -48,17 +64,19 @@ class StateStore:
     def prepare(self) -> None:
         """Create the folder and try a write. Raises StateStoreError."""
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.put("writable", b"")
             self.delete("writable")
         except OSError as error:
+            reason = error.strerror or error
+            if isinstance(error, FileExistsError):
+                reason = "it is not a folder"
             raise StateStoreError(
-                f"the state folder {self.folder} cannot be written: {error.strerror or error}"
+                f"the state folder {self.folder} cannot be written: {reason}"
             ) from error
 
     def put(self, path: str, data: bytes) -> None:
         target = self.folder / path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make(target.parent)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".")  # mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -68,10 +86,17 @@ class StateStore:
             Path(temporary).unlink(missing_ok=True)
             raise
 
+    def _make(self, folder: Path) -> None:
+        """With the mode for each folder that is new: `parents` gives it to the last one alone."""
+        if not folder.is_dir():
+            if folder != self.folder:
+                self._make(folder.parent)
+            folder.mkdir(mode=0o700, parents=folder == self.folder, exist_ok=True)
+
     def get(self, path: str) -> bytes | None:
         try:
             return (self.folder / path).read_bytes()
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
     def list(self, prefix: str) -> Iterator[str]:

@@ -253,12 +253,13 @@ class Digests(beam.PTransform):
         discarding = trigger.AccumulationMode.DISCARDING
         if self._shift is not None:
             return beam.WindowInto(self._windows, accumulation_mode=discarding)
-        early = None if self._early is None else trigger.AfterProcessingTime(int(self._early))
+        # Whole seconds only, and none would fire at every element.
+        early = self._early and trigger.AfterProcessingTime(math.ceil(self._early))
         return beam.WindowInto(
             self._windows,
             trigger=trigger.AfterWatermark(early=early, late=trigger.AfterCount(1)),
             accumulation_mode=discarding,
-            allowed_lateness=int(self._lateness),
+            allowed_lateness=self._lateness,
         )
 
 
@@ -266,9 +267,10 @@ def _slot_ms(windows: Any) -> int:
     """The longest time whose alerts lie in the same windows, whichever they are: 1 ms for
     sessions, whose bounds are the alerts' own times."""
     if isinstance(windows, window.FixedWindows):
-        return max(1, windows.size.micros // 1000)
+        return max(1, math.gcd(windows.size.micros, windows.offset.micros) // 1000)
     if isinstance(windows, window.SlidingWindows):
-        return max(1, math.gcd(windows.size.micros // 1000, windows.period.micros // 1000))
+        size, every, offset = windows.size.micros, windows.period.micros, windows.offset.micros
+        return max(1, math.gcd(size, every, offset) // 1000)
     return 1
 
 

@@ -22,7 +22,7 @@ from schemas.receipt import Outcome, Outcomes, Receipt, runs
 from transforms import coders
 from transforms.account import settled
 from transforms.dead_letters import write_dead_letters
-from transforms.delivery.engine import Engine, Parcel, engine_for
+from transforms.delivery.engine import Engine, Parcel, engine_for, printable
 from transforms.sinks.base import Sink
 from transforms.state_store import StateStore, place
 
@@ -39,7 +39,7 @@ def parcels(sink: Sink[Any], batch: AlertBatch, after: int) -> list[Parcel]:
             try:
                 payload, dead = sink.encode(alert, source, partition), ""
             except ValueError as error:
-                payload, dead = b"", f"cannot be encoded: {error}"
+                payload, dead = b"", printable(f"cannot be encoded: {error}")
             except Exception as error:  # noqa: BLE001 - its bug must not stop the partition
                 payload, dead = b"", f"the encoder failed: {type(error).__name__}"
             outcome = Outcome.DEAD if dead else None
@@ -48,7 +48,8 @@ def parcels(sink: Sink[Any], batch: AlertBatch, after: int) -> list[Parcel]:
 
 
 def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Receipt:
-    """How every record of the batch ended for this sink. Each parcel has its outcome by now."""
+    """How every record of the batch, or of a part of it, ended for this sink. Each parcel has its
+    outcome by now."""
     counts = [0] * len(Outcome)
     for dropped in batch.dropped:
         if dropped.sequence > after:
@@ -64,7 +65,9 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
 
     paying = batch.only is not None
     outcomes = Outcomes(*counts)
-    outcomes.earlier = batch.size - sum(counts)
+    if after >= batch.first:  # not from `size`: that is the whole batch's, and this may be a part
+        outcomes.earlier = sum(alert.sequence <= after for alert in batch.alerts)
+        outcomes.earlier += sum(dropped.sequence <= after for dropped in batch.dropped)
     return Receipt(
         batch.origin.source,
         batch.origin.partition,

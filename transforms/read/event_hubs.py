@@ -32,6 +32,7 @@ _BATCH_EVENTS = 200
 _BATCH_BYTES = 1024 * 1024
 _BUNDLE_SECONDS = 1.0
 _BUNDLE_BYTES = 16 * 1024 * 1024
+_GATHER_SECONDS = 0.05
 _IDLE_SECONDS = 1.0
 _IDLE_WATERMARK_SECONDS = 1.0
 _WATERMARK = ManualWatermarkEstimator.default_provider()
@@ -60,6 +61,7 @@ class _Tracker(OffsetRestrictionTracker):
 class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
     def __init__(self, run: str) -> None:
         self._run = run
+        self._pause_until = 0.0  # monotonic
 
     def initial_restriction(self, element: Partition) -> OffsetRange:
         return OffsetRange(element.start, max(element.start, element.stop))
@@ -78,6 +80,9 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         return None  # drained: what was not read stays in the hub
 
     def start_bundle(self) -> None:
+        # A bundle costs some ms however few events it holds: under load, let some gather.
+        session(self._run).wait(max(0.0, self._pause_until - time.monotonic()), _BATCH_EVENTS)
+        self._pause_until = time.monotonic() + _GATHER_SECONDS
         self._may_wait = True
         self._sharers = 0
 

@@ -10,7 +10,7 @@ All functions read `data` in place, from position `at`; only bodies are copied.
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 __all__ = ["Event", "FrameError", "decode_message", "decode_transfer"]
 
@@ -39,33 +39,46 @@ class Event(NamedTuple):
 
 def _end(data: bytes, at: int) -> int:
     """The position after the value that starts at `at`."""
-    code = data[at]
-    if code == 0:  # described: descriptor, then value
-        return _end(data, _end(data, at + 1))
-    width = _FIXED_WIDTH.get(code >> 4)
-    if width is not None:
-        return at + 1 + width
-    if code >> 4 in (0xA, 0xC, 0xE):
-        return at + 2 + data[at + 1]
-    if code >> 4 in (0xB, 0xD, 0xF):
-        return at + 5 + int(_U32(data, at + 1)[0])
-    raise FrameError(f"AMQP type 0x{code:02x} does not exist")
+    missing = 1
+    while missing:
+        code = data[at]
+        if code == 0:  # described: a descriptor and a value, each of which may be described too
+            at += 1
+            missing += 1
+            continue
+        kind = code >> 4
+        if kind in _FIXED_WIDTH:
+            at += 1 + _FIXED_WIDTH[kind]
+        elif kind in (0xA, 0xC, 0xE):
+            at += 2 + data[at + 1]
+        elif kind in (0xB, 0xD, 0xF):
+            at += 5 + int(_U32(data, at + 1)[0])
+        else:
+            raise FrameError(f"AMQP type 0x{code:02x} does not exist")
+        missing -= 1
+    return at
 
 
-def _value(data: bytes, at: int) -> Any:
-    """A number, string, symbol or binary; None for anything else."""
+def _number(data: bytes, at: int) -> int | None:
+    """A whole number or a time; None for anything else."""
     code = data[at]
     if code in (0x81, 0x83):  # long, timestamp
-        return _I64(data, at + 1)[0]
-    if code in (0xA0, 0xA1, 0xA3):
-        return data[at + 2 : at + 2 + data[at + 1]]
-    if code in (0xB0, 0xB1, 0xB3):
-        return data[at + 5 : at + 5 + _U32(data, at + 1)[0]]
+        return int(_I64(data, at + 1)[0])
     if code in (0x54, 0x55, 0x71):  # smallint, smalllong, int
         return int.from_bytes(data[at + 1 : _end(data, at)], "big", signed=True)
     if code in (0x43, 0x44, 0x50, 0x52, 0x53, 0x60, 0x70, 0x80):  # unsigned
         return int.from_bytes(data[at + 1 : _end(data, at)], "big")
     return None
+
+
+def _text(data: bytes, at: int) -> bytes | None:
+    """The bytes of a string, symbol or binary; none for null, None for anything else."""
+    code = data[at]
+    if code in (0xA0, 0xA1, 0xA3):
+        return data[at + 2 : at + 2 + data[at + 1]]
+    if code in (0xB0, 0xB1, 0xB3):
+        return data[at + 5 : at + 5 + int(_U32(data, at + 1)[0])]
+    return b"" if code == 0x40 else None
 
 
 def _items(data: bytes, at: int) -> tuple[int, int]:
@@ -86,7 +99,7 @@ def decode_transfer(data: bytes, at: int) -> tuple[int, bool, int]:
     try:
         payload = _end(data, at + 3)
         count, at = _items(data, at + 3)
-        handle = _value(data, at) if count else 0
+        handle = _number(data, at) or 0 if count else 0
         more = False
         if count > 5:
             for _ in range(5):  # delivery-id, -tag, message-format and settled lie before `more`
@@ -97,8 +110,8 @@ def decode_transfer(data: bytes, at: int) -> tuple[int, bool, int]:
     return handle, more, payload
 
 
-def _annotations(data: bytes, at: int, found: dict[bytes, Any]) -> None:
-    """Put a map's entries with short symbols as keys into `found`. Most values are longs,
+def _annotations(data: bytes, at: int, end: int, found: dict[bytes, int]) -> None:
+    """Put a map's numbers with short symbols as keys into `found`. Most values are longs,
     timestamps and short strings: those are told here, without a call."""
     count, at = _items(data, at)
     for _ in range(count // 2):
@@ -115,14 +128,18 @@ def _annotations(data: bytes, at: int, found: dict[bytes, Any]) -> None:
         elif code == 0xA1:
             at += 2 + data[at + 1]
         else:
-            found[key] = _value(data, at)
+            value = _number(data, at)
+            if value is not None:
+                found[key] = value
             at = _end(data, at)
+    if at > end:
+        raise FrameError("a map is longer than its section")
 
 
 def decode_message(data: bytes, at: int, end: int) -> Event:
     """The event in the message's sections between `at` and `end`. A body of several data
     sections is joined; a string or binary value is its bytes. Raises FrameError."""
-    found: dict[bytes, Any] = {}
+    found: dict[bytes, int] = {}
     body: bytes | None = None
     try:
         while at < end:
@@ -134,10 +151,10 @@ def decode_message(data: bytes, at: int, end: int) -> Event:
             if after > end:
                 raise FrameError("a message section is longer than its message")
             if section in (_DELIVERY_ANNOTATIONS, _MESSAGE_ANNOTATIONS):
-                _annotations(data, at, found)
+                _annotations(data, at, after, found)
             elif section in (_DATA, _SEQUENCE, _VALUE):
-                part = _value(data, at)
-                part = part if isinstance(part, bytes) else data[at:after]
+                part = _text(data, at)
+                part = data[at:after] if part is None else part
                 body = part if body is None else body + part
             at = after
     except (IndexError, struct.error) as error:
@@ -147,7 +164,7 @@ def decode_message(data: bytes, at: int, end: int) -> Event:
         raise FrameError("a message has no x-opt-sequence-number: this is not an event hub")
     return Event(
         sequence,
-        found.get(b"x-opt-enqueued-time") or 0,
+        found.get(b"x-opt-enqueued-time", 0),
         body or b"",
         found.get(b"last_enqueued_sequence_number"),
         found.get(b"last_enqueued_time_utc"),

@@ -172,6 +172,10 @@ class HubReader(threading.Thread):
         with self._changed:
             return list(self._feeds)
 
+    def held(self) -> int:
+        """How many events wait to be taken. Called with the condition held."""
+        return sum(len(feed.events) for feed in self._feeds.values())
+
     def ready(self) -> int:
         """How many partitions have something to take. Called with the condition held."""
         return sum(1 for feed in self._feeds.values() if feed.events)
@@ -374,11 +378,12 @@ class ReadSession:
             self._draining = value
             self.changed.notify_all()
 
-    def wait(self, timeout: float) -> bool:
-        """Until any partition has something or the session drains; False after `timeout` s."""
+    def wait(self, timeout: float, events: int = 1) -> bool:
+        """Until so many events wait in all, or the session drains; False after `timeout` s."""
         with self.changed:
             return self.changed.wait_for(
-                lambda: self._draining or any(r.ready() for r in self._readers.values()), timeout
+                lambda: self._draining or sum(r.held() for r in self._readers.values()) >= events,
+                timeout,
             )
 
     def ready(self) -> int:

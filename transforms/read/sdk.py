@@ -26,7 +26,7 @@ from transforms.read.access import EventHubsAccess
 from transforms.read.frames import Event, FrameError, decode_message, decode_transfer
 from transforms.secrets import SecretError
 
-__all__ = ["HubError", "PartitionLink", "last_sequence", "partition_ids"]
+__all__ = ["HubError", "PartitionLink", "kept_sequences", "partition_ids"]
 
 _RECEIVE_BYTES = 256 * 1024
 _TRANSFER = b"\x00\x53\x14"
@@ -48,11 +48,14 @@ def partition_ids(access: EventHubsAccess) -> list[str]:
     return list(_ask(access, lambda client: client.get_partition_ids()))
 
 
-def last_sequence(access: EventHubsAccess, partition: str) -> int:
-    """The sequence number of the partition's newest event; -1 if there never was one. Takes about
-    half a second. Raises HubError."""
+def kept_sequences(access: EventHubsAccess, partition: str) -> range:
+    """The sequence numbers of the events that the partition holds; `stop` is the next event's,
+    also where it holds none. Takes about half a second. Raises HubError."""
     properties = _ask(access, lambda client: client.get_partition_properties(partition))
-    return int(properties["last_enqueued_sequence_number"])
+    following = int(properties["last_enqueued_sequence_number"]) + 1
+    if properties["is_empty"]:
+        return range(following, following)
+    return range(int(properties["beginning_sequence_number"]), following)
 
 
 def _ask(access: EventHubsAccess, question: Callable[[EventHubConsumerClient], Any]) -> Any:

@@ -1,0 +1,69 @@
+"""Outcomes add up, and runs hold exactly the addresses they were made of."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.receipt import Outcome, Outcomes, Receipt, Run, runs
+
+addresses = st.sets(st.tuples(st.integers(0, 30), st.integers(0, 3)), max_size=60)
+outcomes = st.builds(Outcomes, *[st.integers(0, 1000)] * 6)
+
+
+def unfold(found: list[Run]) -> list[tuple[int, int]]:
+    return [(sequence, r.index) for r in found for sequence in range(r.first, r.last + 1)]
+
+
+@given(addresses)
+def test_runs_hold_exactly_the_addresses_each_once_and_in_order(
+    given: set[tuple[int, int]],
+) -> None:
+    found = runs(given)
+    assert sorted(unfold(found)) == sorted(given)
+    assert found == sorted(found)
+    assert sum(len(run) for run in found) == len(given)
+
+
+@given(addresses)
+def test_no_two_runs_could_be_one(given: set[tuple[int, int]]) -> None:
+    found = runs(given)
+    ends = {(run.last + 1, run.index) for run in found}
+    assert not ends & {(run.first, run.index) for run in found}
+
+
+def test_an_address_that_is_given_twice_counts_once() -> None:
+    assert runs([(5, 0), (5, 0), (4, 0)]) == [Run(4, 5, 0)]
+
+
+def test_records_of_one_event_are_runs_of_their_own() -> None:
+    assert runs([(7, 0), (7, 1), (8, 0)]) == [Run(7, 7, 1), Run(7, 8, 0)]
+
+
+def test_the_outcomes_stand_in_the_order_of_their_numbers() -> None:
+    """Counts are kept in lists by outcome, and become fields by position."""
+    assert tuple(outcome.name.lower() for outcome in Outcome) == Outcomes.__struct_fields__[:5]
+    assert [*Outcome] == [0, 1, 2, 3, 4]
+
+
+@given(outcomes, outcomes)
+def test_outcomes_add_field_by_field(one: Outcomes, other: Outcomes) -> None:
+    both = one + other
+    for field in Outcomes.__struct_fields__:
+        assert getattr(both, field) == getattr(one, field) + getattr(other, field)
+    assert both.total == one.total + other.total
+
+
+@given(outcomes)
+def test_what_was_settled_earlier_counts_no_more(some: Outcomes) -> None:
+    shown = some.as_dict()
+    assert shown.pop("in") == some.total == sum(shown.values())
+    assert "earlier" not in shown
+
+
+@given(outcomes, addresses)
+def test_a_receipt_survives_its_byte_form(counts: Outcomes, owed: set[tuple[int, int]]) -> None:
+    receipt = Receipt("hub/$Default", "3", "siem", 1, 30, 99, counts, runs(owed), 5, "siem")
+    packed = msgspec.msgpack.encode(receipt)
+    assert msgspec.msgpack.decode(packed, type=Receipt) == receipt
