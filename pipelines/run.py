@@ -311,6 +311,6 @@ class Run:
 
 
 def _brief(error: BaseException) -> str:
-    """Beam tells an error as its worker's whole traceback: the last line says what it was."""
+    """One line of what may be a worker's whole traceback: the last says what it was."""
     lines = str(error).strip().splitlines()
-    return printable(lines[-1]) if lines else type(error).__name__
+    return f"{type(error).__name__}: {printable(lines[-1])}" if lines else type(error).__name__

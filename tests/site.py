@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import io
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+from pipelines import cli
+from pipelines.forward import accounts
+from pipelines.local.events import defender_alert
 from pipelines.local.hub import EmbeddedHub
 from pipelines.local.receivers import HecReceiver, SyslogReceiver
+from pipelines.report import SinkAccount, accounts_of
+from pipelines.run import Run
 from pipelines.settings import Settings, load
+from schemas.kinds import understand
+from transforms.account import settled
+from transforms.state_store import StateStore
 
 HUB = "defender"
 TOKEN = "a-token-for-tests"
+
+SOURCES = "  - event_hubs: {hub: defender, connection_string: env:HUB}\n"
 
 SINKS = """\
   - splunk_hec: {{url: "{hec}", token: env:HEC_TOKEN, patience: {patience}, timeout: {patience}}}
@@ -38,6 +56,7 @@ class Site:
         self.syslog = SyslogReceiver(folder=folder / "received")
         self.settings = folder / "settings.yaml"
         self.state = folder / "state"
+        self.more: dict[str, str] = {}  # environment
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Site:
@@ -59,20 +78,28 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"HUB": self.hub.connection_string(HUB), "HEC_TOKEN": TOKEN}
+        return {"HUB": self.hub.connection_string(HUB), "HEC_TOKEN": TOKEN, **self.more}
 
-    def write(self, *, sinks: str = SINKS, more: str = "", patience: float = 2) -> Path:
+    @property
+    def source(self) -> str:
+        """The hub as origins name it."""
+        return f"127.0.0.1:{self.hub.port}/{HUB}/$Default"
+
+    @property
+    def store(self) -> StateStore:
+        return StateStore(str(self.state))
+
+    def write(
+        self, *, sinks: str = SINKS, more: str = "", patience: float = 2, sources: str = SOURCES
+    ) -> Path:
         """Write the settings file."""
         sinks = sinks.format(hec=self.hec.url, syslog=self.syslog.address, patience=patience)
-        self.settings.write_text(
-            f"sources:\n  - event_hubs: {{hub: {HUB}, connection_string: env:HUB}}\n"
-            f"sinks:\n{sinks}state: state\n{more}"
-        )
+        self.settings.write_text(f"sources:\n{sources}sinks:\n{sinks}state: state\n{more}")
         return self.settings
 
     def load(self) -> Settings:
         """The settings, for a run in this process."""
-        os.environ.update(self.environment)
+        os.environ.update(self.environment)  # resolved again on each connection, at any time
         return load(self.settings)
 
     def publish(self, bodies: list[bytes], at_once: int = 50) -> None:
@@ -101,6 +128,107 @@ class Site:
 
     def run(self, *arguments: str) -> subprocess.Popen[str]:
         return self.start("run", "-c", str(self.settings), *arguments)
+
+    def call(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and output of a command, in this process: some seconds less of importing.
+
+        An exception that `alertbeam` does not tell in a line comes through.
+        """
+        output = io.StringIO()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with (
+            mock.patch.dict(os.environ, {**self.environment, "COLUMNS": "160"}),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+            _inside(self.folder),
+        ):
+            try:
+                cli.main(arguments)
+            except SystemExit as ended:
+                code = ended.code
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        assert isinstance(code, int)
+        return code, output.getvalue()
+
+    def catch_up(self) -> None:
+        """Run in this process until everything that is in the hub now is through."""
+        Run(self.load(), until_caught_up=True).run()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Run]:
+        """A run in this process, beside the test; at the end it drains, and must have been well."""
+        said: list[str] = []
+        run = Run(self.load(), say=said.append)
+        run.said = said  # type: ignore[attr-defined]
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                run.run()
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work, name="run", daemon=True)
+        thread.start()
+        try:
+            yield run
+        finally:
+            run.stop()
+            thread.join(60)
+        assert not thread.is_alive(), "the run did not end"
+        if failed:
+            raise failed[0]
+
+    def wait_for_quiet(self, seconds: float = 0.2) -> None:
+        """Until the receivers have taken everything that was on its way to them."""
+        before = None
+        while before != (before := (self.hec.received, self.syslog.received)):
+            time.sleep(seconds)
+
+    def account(self, sink: str) -> SinkAccount:
+        return accounts_of(self.store, [sink])[0]
+
+    def accounts(self) -> dict[str, SinkAccount]:
+        """The account of every sink that the settings name."""
+        return {a.name: a for a in accounts_of(self.store, accounts(self.load()))}
+
+    def positions(self, sink: str) -> dict[str, int]:
+        """The last settled sequence number of each partition."""
+        found = settled(self.store, sink)
+        return {origin.partition: entry.position for origin, entry in found.items()}
+
+    def archived(self, folder: str = "archive") -> list[dict[str, Any]]:
+        """What the file sink wrote, open files included."""
+        paths = sorted((self.folder / folder).glob("*.ndjson*"))
+        return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+
+    def arrived(self) -> dict[str, Counter[str]]:
+        """How often each alert is at each of the three sinks, by its stable id."""
+        return {
+            "splunk": Counter(self.hec.ids()),
+            "siem": Counter(self.syslog.ids()),
+            "archive": Counter(line["id"] for line in self.archived()),
+        }
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def alerts(count: int, seed: int = 1, **changes: Any) -> dict[str, bytes]:
+    """`count` different alerts: the body by the stable id."""
+    rng = random.Random(seed)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    bodies = [json.dumps(defender_alert(rng, now, **changes)).encode() for _ in range(count)]
+    return {understand(body).event_id: body for body in bodies}
 
 
 def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM, timeout: float = 30) -> str:

@@ -25,7 +25,8 @@ from transforms.state_store import StateStore, place, unplace
 
 __all__ = ["Account", "Settled", "begin", "checkpoint", "settled"]
 
-_FLUSH_SECONDS = 0.2
+_FLUSH_SECONDS = 0.2  # at least from one time to the next
+_FLUSH_SHARE = 0.03  # of a sink's time, at most
 
 
 class Settled(msgspec.Struct):
@@ -94,7 +95,7 @@ class _Account(beam.DoFn):
     def setup(self) -> None:
         self._decoder = msgspec.msgpack.Decoder(Ledger)
         self._dirty: dict[Origin, tuple[Ledger, int, list[Any]]] = {}
-        self._flushed = 0.0
+        self._flush_at = 0.0  # monotonic
 
     def process(  # type: ignore[no-untyped-def]
         self, element: tuple[str, Receipt], cell=beam.DoFn.StateParam(LEDGER)
@@ -118,8 +119,12 @@ class _Account(beam.DoFn):
             self._dirty[origin] = (ledger, first, debts + owed)
 
     def finish_bundle(self) -> None:
-        if self._dirty and time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+        began = time.monotonic()
+        if self._dirty and began >= self._flush_at:
             self._flush()
+            # A file a partition: with many partitions, less often.
+            took = time.monotonic() - began
+            self._flush_at = began + max(_FLUSH_SECONDS, took / _FLUSH_SHARE)
 
     def teardown(self) -> None:
         self._flush()
@@ -161,7 +166,6 @@ class _Account(beam.DoFn):
                 msgspec.json.encode({"sequencenumber": str(least)}),
             )
         self._dirty.clear()
-        self._flushed = time.monotonic()
 
 
 def _pair(origin: Origin) -> tuple[str, str]:

@@ -22,9 +22,14 @@ def run(
         str, typer.Option(help="The Beam runner, by name.", metavar="NAME")
     ] = "DirectRunner",
     until_caught_up: Annotated[
-        bool, typer.Option(help="End when everything that is in the hubs now is through.")
+        bool,
+        typer.Option(
+            "--until-caught-up", help="End when everything that is in the hubs now is through."
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option(help="Show only problems and the result.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show only problems and the result.")
+    ] = False,
 ) -> None:
     """Stream from the hubs to all sinks, until Ctrl-C or SIGTERM.
 
