@@ -58,7 +58,11 @@ class Monitor:
                 self._write()
                 if not self._quiet and time.monotonic() - shown >= _LINE_SECONDS:
                     shown = time.monotonic()
-                    self._console.print(self._line(), soft_wrap=True)
+                    try:
+                        self._console.print(self._line(), soft_wrap=True)
+                    except (OSError, SystemExit):
+                        # Nobody reads any more (of a pipe, rich tells so by SystemExit).
+                        self._quiet = True
             return
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while not self._ended.wait(_SHOW_SECONDS):

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from schemas.batch import Origin
 from schemas.receipt import Outcomes
@@ -45,9 +45,9 @@ class SinkAccount(msgspec.Struct):
         return self.records == self.outcomes.total
 
 
-def shown(text: str) -> str:
+def shown(text: str, style: str = "") -> Text:
     """A text of whatever origin, for a table: no markup, no terminal escapes, one line."""
-    return escape(printable(text))
+    return Text(printable(text), style)
 
 
 def accounts_of(store: StateStore, sinks: Iterable[str], paid: bool = True) -> list[SinkAccount]:
@@ -172,6 +172,6 @@ def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
             f"{position:,}" if position >= 0 else "-",
             "-" if behind is None else f"{behind:,}",
             seconds,
-            f"[red]{shown(seen['error'])}[/]" if seen.get("error") else "",
+            shown(seen.get("error", ""), "red"),
         )
     return table

@@ -19,16 +19,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from rich.console import Console
+
 from pipelines import cli
 from pipelines.forward import accounts
 from pipelines.local.events import defender_alert
 from pipelines.local.hub import EmbeddedHub
 from pipelines.local.receivers import HecReceiver, SyslogReceiver
+from pipelines.monitor import Monitor
 from pipelines.report import SinkAccount, accounts_of
 from pipelines.run import Run
 from pipelines.settings import Settings, load
 from schemas.kinds import understand
 from transforms.account import settled
+from transforms.read.access import EventHubsAccess
+from transforms.read.sdk import kept_sequences, partition_ids
 from transforms.state_store import StateStore
 
 HUB = "defender"
@@ -130,31 +135,36 @@ class Site:
         return self.start("run", "-c", str(self.settings), *arguments)
 
     def call(self, *arguments: str) -> tuple[int, str]:
-        """Exit code and output of a command, in this process: some seconds less of importing.
-
-        An exception that `alertbeam` does not tell in a line comes through.
-        """
-        output = io.StringIO()
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        with (
-            mock.patch.dict(os.environ, {**self.environment, "COLUMNS": "160"}),
-            contextlib.redirect_stdout(output),
-            contextlib.redirect_stderr(output),
-            _inside(self.folder),
-        ):
-            try:
-                cli.main(arguments)
-            except SystemExit as ended:
-                code = ended.code
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-        assert isinstance(code, int)
-        return code, output.getvalue()
+        """Exit code and output of a command, in this process: some seconds less of importing."""
+        return call(self.folder, *arguments, **self.environment)
 
     def catch_up(self) -> None:
         """Run in this process until everything that is in the hub now is through."""
-        Run(self.load(), until_caught_up=True).run()
+        with self._asked_directly():
+            Run(self.load(), until_caught_up=True).run()
+
+    @contextlib.contextmanager
+    def _asked_directly(self) -> Iterator[None]:
+        """Runs in this process learn of the hub's partitions without the SDK, which takes half a
+        second each time; of other hubs, and of one that refuses, as ever."""
+
+        def ids(access: EventHubsAccess) -> list[str]:
+            if access.hub != HUB or "HUB" in self.more or self.hub.faults.refused:
+                return partition_ids(access)
+            return [str(n) for n in range(len(self.hub.hubs[HUB].partitions))]
+
+        def kept(access: EventHubsAccess, partition: str) -> range:
+            if access.hub != HUB or "HUB" in self.more or self.hub.faults.refused:
+                return kept_sequences(access, partition)
+            info = self.hub.partition_info(HUB, partition)
+            following = info.last_sequence_number + 1
+            return range(following if info.is_empty else info.begin_sequence_number, following)
+
+        with (
+            mock.patch("pipelines.run.partition_ids", ids),
+            mock.patch("pipelines.run.kept_sequences", kept),
+        ):
+            yield
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Run]:
@@ -166,7 +176,12 @@ class Site:
 
         def work() -> None:
             try:
-                run.run()
+                with (
+                    self._asked_directly(),
+                    mock.patch("pipelines.monitor._STATUS_SECONDS", 0.1),
+                    Monitor(run, Console(file=io.StringIO()), quiet=True),
+                ):
+                    run.run()
             except BaseException as error:
                 failed.append(error)
 
@@ -200,9 +215,10 @@ class Site:
         return {origin.partition: entry.position for origin, entry in found.items()}
 
     def archived(self, folder: str = "archive") -> list[dict[str, Any]]:
-        """What the file sink wrote, open files included."""
+        """What the file sink wrote: also in open files, but for a line that a kill cut off."""
         paths = sorted((self.folder / folder).glob("*.ndjson*"))
-        return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+        lines = (line for path in paths for line in path.read_bytes().splitlines(keepends=True))
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
     def arrived(self) -> dict[str, Counter[str]]:
         """How often each alert is at each of the three sinks, by its stable id."""
@@ -213,14 +229,30 @@ class Site:
         }
 
 
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
+def call(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit code and output of `alertbeam …` in a folder, in this process.
+
+    An exception that it does not tell in a line comes through.
+    """
+    output = io.StringIO()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    here = Path.cwd()
+    with (
+        mock.patch.dict(os.environ, {**environment, "COLUMNS": "160"}),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
+        os.chdir(folder)
+        try:
+            cli.main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            os.chdir(here)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    assert isinstance(code, int)
+    return code, output.getvalue()
 
 
 def alerts(count: int, seed: int = 1, **changes: Any) -> dict[str, bytes]:

@@ -87,7 +87,10 @@ def publish(
     try:
         secret = SecretRef.checked(connection).resolve().reveal()
         producer = EventHubProducerClient.from_connection_string(
-            secret, retry_total=1, **({} if "EntityPath=" in secret else {"eventhub_name": name})
+            secret,
+            retry_total=2,
+            retry_backoff_factor=0.1,
+            **({} if "EntityPath=" in secret else {"eventhub_name": name}),
         )
         total = 0
         with producer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -61,7 +62,9 @@ def streaming(settings: Any, runner: str, until_caught_up: bool, quiet: bool) ->
     console = Console()
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        # Whoever read may be gone (of a pipe, rich tells so by SystemExit): the run goes on.
+        with contextlib.suppress(OSError, SystemExit):
+            console.print(line, markup=False, soft_wrap=True)
 
     running = Run(settings, runner=runner, until_caught_up=until_caught_up, say=say)
     if not quiet:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.forward import accounts
 from pipelines.local.events import SUBSCRIPTIONS, Made, varied
@@ -69,7 +70,7 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
     events: the user's own files instead of made-up ones. Raises FileNotFoundError, TooLargeError.
     """
     if events is not None and not any(files_in([events])):
-        console.print(f"[red]no files in {shown(str(events))}[/]")
+        console.print(shown(f"no files in {events}", "red"))
         return 2
     folder = _new_folder(out)
     with contextlib.ExitStack() as stack:
@@ -92,7 +93,7 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
         published = _publish(hub, events, count)
         total = sum(published.values())
         if not total:
-            console.print(f"[red]no events in {shown(str(events))}[/]")
+            console.print(shown(f"no events in {events}", "red"))
             return 2
         table = Table(title=f"{total:,} events published", title_justify="left")
         table.add_column("events", justify="right")
@@ -224,7 +225,9 @@ def _show(
     console.print(digests)
     if len(rows) > _MOST_ROWS:
         console.print(f"… and {len(rows) - _MOST_ROWS} more")
-    where = Table(title="where it lies", title_justify="left", show_header=False, box=None)
+    # The folder on a line of its own: a table would break it where the terminal is narrow.
+    console.print(Text(f"where it lies: {folder}"), soft_wrap=True)
+    where = Table(show_header=False, box=None)
     for path, what in (
         ("settings.yaml", "the settings of this run"),
         ("received/", "what the Splunk and syslog receivers got"),
@@ -232,5 +235,5 @@ def _show(
         ("digests/", "the digests"),
         ("state/", "accounts, checkpoints, dead letters with their original bytes"),
     ):
-        where.add_row(shown(str(folder / path)), what)
+        where.add_row(path, what)
     console.print(where)

@@ -350,7 +350,8 @@ def test_a_snapshot_of_another_horizon_is_as_good_as_none(store: StateStore) -> 
 
 
 class Machine(RuleBasedStateMachine):
-    """Two workers on one state, bundles taken back, shifts that hand over, against a dict."""
+    """Two workers on one state, bundles taken back, shifts that hand over or fail, against a
+    dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -358,11 +359,12 @@ class Machine(RuleBasedStateMachine):
         self.store = StateStore(self._folder.name)
         self.known: dict[bytes, int] = {}
         self.now: dict[int, int] = {}
-        self.tainted = False
+        self.handed_over: tuple[dict[bytes, int], dict[int, int]] = {}, {}
 
     @initialize(shards=st.integers(1, 3))
     def begin(self, shards: int) -> None:
         self.shards = shards
+        self.went_well = True
         run = f"machine {next(runs)}"
         self.workers = [Worker(self.store, shards, run) for _ in range(2)]
         self.cells: dict[int, Cells] = {}
@@ -393,21 +395,28 @@ class Machine(RuleBasedStateMachine):
         order = sorted(out.alerts, key=lambda a: a.sequence)
         assert [a.sequence for a in order] == [a.sequence for a in expected]
         assert len(out.alerts) + len(out.dropped) == out.size
-        self.tainted = False if numbers and only is None else self.tainted
 
     @rule(worker=st.integers(0, 1), numbers=st.lists(st.integers(0, 12)), at=st.integers(0, 600))
     def take_back(self, worker: int, numbers: list[int], at: int) -> None:
         self.workers[worker].process(keyed(*numbers, at=at), copy.deepcopy(self.cells))
-        self.tainted = True
+        self.went_well = False
 
-    @precondition(lambda self: not self.tainted)
+    @precondition(lambda self: self.went_well)
     @rule(shards=st.integers(1, 3))
     def hand_over(self, shards: int) -> None:
         if self.cells:
             newest = max(self.now.values(), default=-1)
             self.known = {one: at for one, at in self.known.items() if at >= newest - 1}
             self.now = dict.fromkeys(range(3), newest)
+            self.handed_over = self.known.copy(), self.now.copy()
         hand_over(self.workers[0].run, self.store)
+        self.begin(shards)
+
+    @rule(shards=st.integers(1, 3))
+    def fail(self, shards: int) -> None:
+        """The runner's state is gone with the shift; the next begins with the last snapshot."""
+        forget(self.workers[0].run)
+        self.known, self.now = (part.copy() for part in self.handed_over)
         self.begin(shards)
 
     def teardown(self) -> None:

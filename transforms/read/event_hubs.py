@@ -2,8 +2,9 @@
 
 The restriction is a range of sequence numbers. `process` takes what the background reader holds,
 leaves as soon as nothing waits (latency) or its share of a bundle is full (checkpoints come at
-least each second or so, and bundles are bounded by bytes), and defers the rest. Only the first idle partition of a bundle waits, and it waits for
-whichever partition has something, so an idle one never holds back another.
+least each second or so, and bundles are bounded by bytes), and defers the rest. Only the first
+idle partition of a bundle waits, and it waits for whichever partition has something, so an idle
+one never holds back another.
 """
 
 from __future__ import annotations
@@ -106,6 +107,9 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         while first < stop and not reading.draining:
             events = reader.take(element.partition, stop, _BATCH_EVENTS, _BATCH_BYTES)
             if not events:
+                if reader.wait(element.partition, stop, 0) == "past":
+                    first = stop  # the rest of the range is gone from the hub
+                    continue
                 if not self._may_wait:
                     break
                 self._may_wait = False
@@ -130,7 +134,7 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             if first >= stop:
                 reader.release(element.partition)
             return
-        if reader.status(element.partition).connected and not reader.waiting(element.partition):
+        if reader.quiet(element.partition, _IDLE_WATERMARK_SECONDS):
             # Nothing older can come: an idle partition must not hold back the watermark.
             self._advance(watermark, Timestamp.of(time.time() - _IDLE_WATERMARK_SECONDS))
         tracker.defer_remainder()

@@ -10,7 +10,8 @@ All functions read `data` in place, from position `at`; only bodies are copied.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["Event", "FrameError", "decode_message", "decode_transfer"]
 
@@ -26,7 +27,7 @@ class FrameError(ValueError):
     """Bytes that are not the AMQP they should be."""
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, gc=False):
     """One hub event. Times in milliseconds since the epoch; the last two are None where the hub
     does not tell (the runtime metric, in the delivery annotations)."""
 

@@ -7,6 +7,7 @@ pipeline takes it from there. A `ReadSession` outlives the shifts of a run: link
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import selectors
@@ -29,6 +30,7 @@ __all__ = ["PartitionStatus", "ReadSession", "close_session", "session"]
 _LOGGER = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 8 * 1024 * 1024
+_EVENT_BYTES = 250  # what an event takes besides its body
 _OPEN_SECONDS = 30.0
 _BACKOFF_SECONDS = (0.2, 30.0)
 _TICK_SECONDS = 1.0
@@ -70,6 +72,8 @@ class _Feed:
         self.wanted = True
         self.failures = 0
         self.retry_at = 0.0
+        self.opened = 0.0  # monotonic, of the link there is
+        self.heard = 0.0  # monotonic: when it was opened, or last brought something
         self.generation = 0  # grows at every seek: a link opened for an older one is dropped
         self.link_generation = 0
 
@@ -132,7 +136,7 @@ class HubReader(threading.Thread):
                 left -= len(event.body)
                 taken.append(event)
             if taken:
-                feed.bytes -= size - left
+                feed.bytes -= size - left + len(taken) * _EVENT_BYTES
                 feed.head = taken[-1].sequence + 1
                 feed.status.next = feed.head
                 feed.status.taken += len(taken)
@@ -155,6 +159,15 @@ class HubReader(threading.Thread):
         """Whether anything of this partition waits to be taken."""
         with self._changed:
             return bool(self._feeds[partition].events)
+
+    def quiet(self, partition: str, seconds: float) -> bool:
+        """Whether the partition is read to its end, as far as the hub told, and has been silent
+        for so long: nothing that was enqueued before is still to come."""
+        with self._changed:
+            feed = self._feeds[partition]
+            last = feed.status.last_sequence
+            read = not feed.events and (last is None or feed.fetched > last)
+            return read and feed.status.connected and time.monotonic() - feed.heard >= seconds
 
     def backlog(self, partition: str) -> int:
         """The last sequence number known to be in the partition; -1 while none is."""
@@ -188,20 +201,33 @@ class HubReader(threading.Thread):
     def run(self) -> None:
         ticked = 0.0
         while not self._stopped:
-            for key, _ in self._selector.select(self._pause()):
-                if key.data is None:
-                    self._drain_wake()
-                else:
-                    self._read(key.data)
-            now = time.monotonic()
-            if now - ticked >= _TICK_SECONDS:
-                ticked = now
-                self._tick()
-            self._tend(now)
+            try:
+                for key, _ in self._selector.select(self._pause()):
+                    if key.data is None:
+                        self._drain_wake()
+                    else:
+                        self._read(key.data)
+                now = time.monotonic()
+                if now - ticked >= _TICK_SECONDS:
+                    ticked = now
+                    self._tick()
+                self._tend(now)
+            except Exception:
+                # A bug: but without this thread the hub would not be read any more, in silence.
+                _LOGGER.exception("%s: reading failed; all links are opened anew", self._source)
+                with self._changed:
+                    feeds = list(self._feeds.values())
+                for feed in feeds:
+                    if feed.link is not None:
+                        self._drop(feed)
+                        with self._changed:
+                            self._failed(feed, "reading failed; see the log")
         self._openers.shutdown(wait=False, cancel_futures=True)
         for feed in self._feeds.values():
             self._drop(feed)
         self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
 
     def _pause(self) -> float:
         """Seconds until something is due."""
@@ -228,8 +254,8 @@ class HubReader(threading.Thread):
             elif feed.paused and feed.bytes < _BUFFER_BYTES // 2:
                 feed.paused = False
                 self._selector.register(feed.link.sock, selectors.EVENT_READ, feed)
-                # Frames of the pause may all lie in the TLS layer, where no selector sees them.
-                self._read(feed)
+                if feed.link.held():
+                    self._read(feed)
 
     def _open(self, feed: _Feed, generation: int, sequence: int) -> None:
         """In an opener's thread: connect, then leave the link to the reading thread."""
@@ -248,15 +274,19 @@ class HubReader(threading.Thread):
             )
             link.open(_OPEN_SECONDS)
         except (HubError, SecretError, OSError, ValueError) as error:
-            reason = str(error)
+            reason = str(error) or type(error).__name__
+        except Exception as error:  # noqa: BLE001 - what it says may quote a secret
+            reason = type(error).__name__
         with self._changed:
             feed.opening = False
             if link is None or reason:
+                self._client = None  # the next one reads its secret anew
                 self._failed(feed, reason)
             elif self._stopped or generation != feed.generation:
                 link.close()
             else:
                 feed.link, feed.link_generation = link, generation
+                feed.opened = feed.heard = time.monotonic()
                 feed.paused = True  # the reading thread registers it
                 if feed.status.error:
                     _LOGGER.warning("%s/%s: read again", self._source, feed.status.partition)
@@ -279,6 +309,7 @@ class HubReader(threading.Thread):
         if not events:
             return
         with self._changed:
+            feed.heard = time.monotonic()
             if feed.link_generation != feed.generation:
                 return
             # After a reconnect the hub may send again what came before: never step back.
@@ -291,7 +322,7 @@ class HubReader(threading.Thread):
                         new[0].sequence - 1, new[0].sequence,
                     )  # fmt: skip
                 feed.events.extend(new)
-                feed.bytes += sum(len(event.body) for event in new)
+                feed.bytes += sum(len(event.body) for event in new) + len(new) * _EVENT_BYTES
                 feed.fetched = new[-1].sequence + 1
                 feed.failures = 0
             last = events[-1]
@@ -318,10 +349,12 @@ class HubReader(threading.Thread):
     def _failed(self, feed: _Feed, reason: str) -> None:
         """Remember why, and when to try again: full jitter, so that many do not come at once."""
         base, cap = _BACKOFF_SECONDS
+        now = time.monotonic()
+        if feed.opened and now - feed.opened > cap:
+            feed.failures = 0  # it held for long: an idle partition, now and then cut off
+        feed.opened = 0.0
         feed.failures += 1
-        feed.retry_at = time.monotonic() + random.uniform(
-            base / 2, min(cap, base * 2 ** min(feed.failures, 10))
-        )
+        feed.retry_at = now + random.uniform(base / 2, min(cap, base * 2 ** min(feed.failures, 10)))
         if reason != feed.status.error:
             _LOGGER.warning("%s/%s: %s", self._source, feed.status.partition, reason)
         feed.status.connected, feed.status.error = False, reason
@@ -330,7 +363,8 @@ class HubReader(threading.Thread):
         link, feed.link = feed.link, None
         if link is not None:
             if not feed.paused:
-                self._selector.unregister(link.sock)
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(link.sock)
             link.close()
         with self._changed:
             feed.paused = False

@@ -10,9 +10,13 @@ is not an event (flow, detach, close, the renewal of tokens) goes to the SDK's o
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import socket
 import struct
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +36,8 @@ _RECEIVE_BYTES = 256 * 1024
 _TRANSFER = b"\x00\x53\x14"
 _HEADER = struct.Struct(">IBBH").unpack_from
 _TOKEN_CHECK_SECONDS = 5.0
+_ASK_SECONDS = 30.0
+_ASKERS = 8  # threads a hub that may wait for an answer, or hang without one
 _OPENED = ConnectionState.OPENED
 
 
@@ -58,14 +64,37 @@ def kept_sequences(access: EventHubsAccess, partition: str) -> range:
     return range(int(properties["beginning_sequence_number"]), following)
 
 
+_askers: defaultdict[EventHubsAccess, threading.BoundedSemaphore] = defaultdict(
+    lambda: threading.BoundedSemaphore(_ASKERS)
+)
+
+
 def _ask(access: EventHubsAccess, question: Callable[[EventHubConsumerClient], Any]) -> Any:
+    """In a thread of its own: the SDK waits for a server's first frames without any limit."""
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    slots = _askers[access]
+
+    def work() -> None:
+        try:
+            with access.client() as client:
+                answers.put(question(client))
+        except SecretError as error:
+            answers.put(HubError(str(error)))
+        except Exception as error:  # noqa: BLE001 - raised below, in the right thread
+            answers.put(HubError(_plain(error)))
+        finally:
+            slots.release()
+
     try:
-        with access.client() as client:
-            return question(client)
-    except SecretError as error:
-        raise HubError(str(error)) from error
-    except Exception as error:
-        raise HubError(_plain(error)) from error
+        if not slots.acquire(timeout=_ASK_SECONDS):
+            raise queue.Empty
+        threading.Thread(target=work, name=f"ask {access.hub}", daemon=True).start()
+        answer = answers.get(timeout=_ASK_SECONDS)
+    except queue.Empty:
+        raise HubError(f"the hub did not answer within {_ASK_SECONDS:g} s") from None
+    if isinstance(answer, HubError):
+        raise answer
+    return answer
 
 
 class PartitionLink:
@@ -106,10 +135,13 @@ class PartitionLink:
     def open(self, timeout: float) -> None:
         """Connect, authenticate, attach, and let the hub send. Raises HubError."""
         deadline = time.monotonic() + timeout
+        watchdog = threading.Timer(timeout, self._hang_up)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             while not self._consumer._open():
                 if time.monotonic() > deadline:
-                    raise HubError(f"the hub did not answer within {timeout:g} s")
+                    raise TimeoutError
             handler = self._consumer._handler
             self._link = handler._link
             self._session = handler._session
@@ -120,12 +152,22 @@ class PartitionLink:
             # What the SDK had begun to read when its socket timed out.
             self._tail = self._transport._read_buffer.read()
             self._link.flow(link_credit=self._prefetch)
-        except HubError:
-            self.close()
-            raise
         except Exception as error:
             self.close()
+            if time.monotonic() > deadline:
+                raise HubError(f"the hub did not answer within {timeout:g} s") from error
             raise self._named(error) from error
+        finally:
+            watchdog.cancel()
+
+    def _hang_up(self) -> None:
+        """End what `open` waits for: the SDK waits for a server's first frames without limit."""
+        handler = self._consumer._handler
+        transport = getattr(getattr(handler, "_connection", None), "_transport", None)
+        sock = getattr(transport, "sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def read(self) -> list[Event]:
         """Everything that lies on the socket now, which a selector called readable.
@@ -142,8 +184,7 @@ class PartitionLink:
                 if not data:
                     raise HubError("the hub closed the connection")
                 self._feed(data, events)
-                pending = getattr(self.sock, "pending", None)  # TLS: decrypted, not readable
-                if pending is None or not pending():
+                if not self.held():
                     break
             self._check()
             self._renew()
@@ -152,6 +193,11 @@ class PartitionLink:
         except Exception as error:
             raise self._named(error) from error
         return events
+
+    def held(self) -> bool:
+        """Whether something waits that no selector shows: TLS has decrypted it already."""
+        pending = getattr(self.sock, "pending", None)
+        return pending is not None and pending() > 0
 
     def tick(self) -> None:
         """Heartbeats and tokens; call it every second or so, also when idle. Raises HubError."""
@@ -252,8 +298,9 @@ def _plain(error: Exception) -> str:
     condition = getattr(error, "condition", None)
     text = getattr(error, "description", None) or getattr(error, "message", None) or error
     name = getattr(condition, "value", condition) or type(error).__name__
-    line = " ".join(f"{_text(name)}: {_text(text)}".split())
-    return line.partition(" Error condition:")[0][:300]
+    line = " ".join(_text(text).split()).partition(" Error condition:")[0]
+    once, _, again = line.partition(" Error: ")  # "…", a condition, and "…" once more
+    return f"{_text(name)}: {once if again.endswith(once) else line}"[:300]
 
 
 def _text(value: object) -> str:
