@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="alertbeam",
     version="0.1.0",
-    description="Microsoft security alerts from Azure Event Hubs into every SIEM, with an account that balances",
+    description="Microsoft security alerts from Event Hubs into every SIEM, each accounted for",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -84,7 +84,7 @@ class Monitor:
             "sinks": {name: dataclasses.asdict(sink) for name, sink in sinks.items()},
         }
         try:
-            self._run.store.put("status.json", msgspec.json.encode(status))
+            self._run.store.put("status.json", msgspec.json.encode(status), sync=False)
         except OSError as error:
             _LOGGER.warning("the status could not be written: %s", error)
 

@@ -164,6 +164,7 @@ class _Account(beam.DoFn):
             self._store.put(
                 place("checkpoints", *source.split("/"), "checkpoint", partition),
                 msgspec.json.encode({"sequencenumber": str(least)}),
+                sync=False,  # said again from the accounts
             )
         self._dirty.clear()
 

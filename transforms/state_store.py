@@ -74,13 +74,17 @@ class StateStore:
                 f"the state folder {self.folder} cannot be written: {reason}"
             ) from error
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, *, sync: bool = True) -> None:
+        """Write an object whole. sync: also through a power failure; without, only a crash."""
         target = self.folder / path
         self._make(target.parent)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".")  # mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             Path(temporary).replace(target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
