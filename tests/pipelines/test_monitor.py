@@ -113,7 +113,7 @@ def test_an_error_of_the_run_comes_through(run: _Run) -> None:
 def test_a_full_disk_costs_the_status_and_nothing_else(
     run: _Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: str, data: bytes) -> None:
+    def full(path: str, data: bytes, **how: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:

@@ -280,7 +280,7 @@ class TestWhatCannotStart:
     def test_a_state_folder_that_was_lost_meanwhile_is_one_line(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(self: StateStore, path: str, data: bytes) -> None:
+        def full(self: StateStore, path: str, data: bytes, **how: object) -> None:
             raise OSError(28, "No space left on device")
 
         site.load()

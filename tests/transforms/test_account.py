@@ -172,7 +172,9 @@ def test_an_iou_is_written_before_the_position_moves_over_it(
 ) -> None:
     written = []
     put = store.put
-    monkeypatch.setattr(store, "put", lambda path, data: (written.append(path), put(path, data)))
+    monkeypatch.setattr(
+        store, "put", lambda path, data, **how: (written.append(path), put(path, data, **how))
+    )
     Keeper(store).bundle(receipt(0, 9, owed=[Run(1, 2, 0)]))
     written = [path.split("/")[0] for path in written]
     assert written[-3:] == ["owed", "accounts", "checkpoints"]
@@ -232,12 +234,12 @@ def live(store: StateStore, die_at: int | None) -> bool:
     writes = 0
     put = StateStore.put
 
-    def counted(path: str, data: bytes) -> None:
+    def counted(path: str, data: bytes, **how: bool) -> None:
         nonlocal writes
         if writes == die_at:
             raise Killed
         writes += 1
-        put(store, path, data)
+        put(store, path, data, **how)
 
     store.put = counted  # type: ignore[method-assign]
     nothing = Settled(-1, 0, 0, Outcomes())
