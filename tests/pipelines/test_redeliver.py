@@ -92,7 +92,7 @@ class TestAnOutage:
             wait_for(lambda: len(owed(site)) == len(during.wanted), why="the debts are written")
 
             assert owed(site) == during.addresses(during.wanted - {*site.hec.ids()})
-            wait_for(lambda: read_status(site.store).get("sinks"))
+            wait_for(lambda: read_status(site.store)["sinks"]["splunk"]["circuit"] == "open")
             _, status = site.call("status", "-c", str(site.settings))
             row = next(line for line in status.splitlines() if line.startswith("│ splunk"))
             assert "open" in row and f" {len(during.wanted)} " in row and "holds" in row
