@@ -28,6 +28,7 @@ __all__ = [
     "partitions_table",
     "shown",
     "sinks_table",
+    "table",
 ]
 
 
@@ -80,20 +81,31 @@ def read_status(store: StateStore) -> dict[str, Any]:
         return {}  # another version's
 
 
+def table(title: str) -> Table:
+    """A table whose figures have room in 80 columns."""
+    return Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        header_style="underline",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+
+
 def dead_table(store: StateStore) -> Table:
     """Dead letters by step and reason, the most frequent first."""
-    table = Table(title="dead letters", title_justify="left")
-    table.add_column("step", style="bold")
-    table.add_column("records", justify="right")
-    table.add_column("reason", overflow="fold")
+    rows = table("dead letters")
+    rows.add_column("step", style="bold")
+    rows.add_column("records", justify="right")
+    rows.add_column("reason", overflow="fold")
     found = Counter((letter.step, letter.reason) for letter in read_dead_letters(store))
     for (step, reason), count in found.most_common(20):
-        table.add_row(shown(step), f"{count:,}", shown(reason))
+        rows.add_row(shown(step), f"{count:,}", shown(reason))
     if len(found) > 20:
-        table.add_row(
-            "", f"{sum(found.values()) - sum(c for _, c in found.most_common(20)):,}", "…"
-        )
-    return table
+        rows.add_row("", f"{sum(found.values()) - sum(c for _, c in found.most_common(20)):,}", "…")
+    return rows
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
@@ -114,15 +126,15 @@ def sinks_table(
 
     arrived: what the receivers themselves counted, where somebody asked them.
     """
-    table = Table(title="in = delivered + not routed + repeat + dead + owed", title_justify="left")
-    table.add_column("sink", style="bold")
+    rows = table("in = delivered + not routed + repeat + dead + owed")
+    rows.add_column("sink", style="bold")
     for column in ("in", "delivered", "not routed", "repeat", "dead", "owed"):
-        table.add_column(column, justify="right")
-    table.add_column("sum")
+        rows.add_column(column, justify="right")
+    rows.add_column("sum")
     if arrived is not None:
-        table.add_column("arrived", justify="right")
+        rows.add_column("arrived", justify="right")
     if circuits:
-        table.add_column("circuit")
+        rows.add_column("circuit")
     for account in accounts:
         o = account.outcomes
         cells = [f"{n:,}" for n in (account.records, o.delivered, o.not_routed, o.repeat)]
@@ -134,18 +146,18 @@ def sinks_table(
         if circuits:
             circuit = account.circuit or "-"
             cells.append(circuit if circuit in ("-", "closed") else f"[red]{circuit}[/]")
-        table.add_row(shown(account.name), *cells)
-    return table
+        rows.add_row(shown(account.name), *cells)
+    return rows
 
 
 def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
     """Per partition: what was read, what every sink has settled, and the lag."""
-    table = Table(title="partitions", title_justify="left")
-    table.add_column("source", overflow="fold")
-    table.add_column("partition")
+    rows = table("partitions")
+    rows.add_column("source", overflow="fold")
+    rows.add_column("partition")
     for column in ("read", "settled", "lag (events)", "lag (s)"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+        rows.add_column(column, justify="right")
+    rows.add_column("")
     positions: dict[Origin, list[int]] = {}
     for sink in sinks:
         for origin, entry in settled(store, sink).items():
@@ -165,7 +177,7 @@ def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
         elif behind and seen.get("last_enqueued_ms"):
             oldest = seen.get("read_enqueued_ms") or seen["last_enqueued_ms"]
             seconds = f"{max(0.0, time.time() - oldest / 1000):.1f}"
-        table.add_row(
+        rows.add_row(
             shown(origin.source),
             shown(origin.partition),
             f"{seen['next'] - 1:,}" if seen.get("next") else "-",
@@ -174,4 +186,4 @@ def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
             seconds,
             shown(seen.get("error", ""), "red"),
         )
-    return table
+    return rows

@@ -42,6 +42,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _LONGEST_SHIFT = 300.0
 _SHORTEST_SHIFT = 1.0
+_LEAST_WORK = 4  # times as long as its graph took to build, a shift works
 _LISTING_SECONDS = 30.0
 _RETRY_SECONDS = (1.0, 60.0)  # after a shift that failed
 _MOST_FAILURES = 5
@@ -168,7 +169,7 @@ class Run:
         self._added.clear()
         self._number += 1
         self.store.put("shift", str(self._number).encode())
-        began = time.time()
+        asked = time.time()
         shift = Shift(self._number, self._drained_ms)
         pipeline = Pipeline(runner=self.runner.runner)
         partitions = self._partitions()
@@ -189,7 +190,7 @@ class Run:
 
         worker = threading.Thread(target=work, name=f"shift {self._number}", daemon=True)
         worker.start()
-        end = self._end_of_shift(began)
+        end = self._end_of_shift(time.time() - asked)
         while worker.is_alive():
             worker.join(0.1)
             if time.time() >= end or self._added.is_set() or self._stopping.is_set():
@@ -208,11 +209,16 @@ class Run:
     def _drain(self) -> None:
         session(self.name).draining = True
 
-    def _end_of_shift(self, began: float) -> float:
+    def _end_of_shift(self, building: float) -> float:
         """When to drain, epoch seconds: at the next window boundary, an early pane's time, or
-        before memory has grown."""
+        before memory has grown.
+
+        building: seconds that went into the graph. Whatever the settings and however slow the
+            machine, a shift reads for longer than that, or nothing would ever get through.
+        """
         if self._until_caught_up:
             return float("inf")
+        began = time.time()
         ends = [began + (self.settings.shift or _LONGEST_SHIFT)]
         for digest in self.settings.digests:
             window = digest.window
@@ -223,7 +229,7 @@ class Run:
             else:
                 step = window.fixed or (window.sliding.every if window.sliding else 0)
                 ends.append((began + _SHORTEST_SHIFT) // step * step + step)
-        return max(began + _SHORTEST_SHIFT, min(ends))
+        return max(began + max(_SHORTEST_SHIFT, _LEAST_WORK * building), min(ends))
 
     def _partitions(self) -> list[Partition]:
         """Every partition of every hub, from its checkpoint on."""

@@ -29,6 +29,7 @@ from pipelines.report import (
     dead_table,
     shown,
     sinks_table,
+    table,
 )
 from pipelines.run import Run
 from pipelines.settings import load
@@ -95,15 +96,15 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
         if not total:
             console.print(shown(f"no events in {events}", "red"))
             return 2
-        table = Table(title=f"{total:,} events published", title_justify="left")
-        table.add_column("events", justify="right")
-        table.add_column("what")
+        what_came = table(f"{total:,} events published")
+        what_came.add_column("events", justify="right")
+        what_came.add_column("what")
         for what, number in published.most_common(_MOST_ROWS):
-            table.add_row(f"{number:,}", shown(what))
+            what_came.add_row(f"{number:,}", shown(what))
         if len(published) > _MOST_ROWS:
             rest = published.most_common()[_MOST_ROWS:]
-            table.add_row(f"{sum(n for _, n in rest):,}", f"… {len(rest)} more files")
-        console.print(table)
+            what_came.add_row(f"{sum(n for _, n in rest):,}", f"… {len(rest)} more files")
+        console.print(what_came)
 
         settings = load(folder / "settings.yaml")
         run = Run(
@@ -199,13 +200,11 @@ def _show(
     dead = dead_table(run.store)
     if dead.row_count:
         console.print(dead)
-    digests = Table(
-        title="digests: storms, 5 minutes by environment and severity", title_justify="left"
-    )
+    digests = table("digests: storms, 5 minutes by environment and severity")
     for column in ("window", "environment", "severity"):
-        digests.add_column(column)
-    digests.add_column("alerts", justify="right")
-    digests.add_column("pane")
+        digests.add_column(column, no_wrap=True)
+    digests.add_column("alerts", justify="right", no_wrap=True)
+    digests.add_column("pane", no_wrap=True)
     digests.add_column("for example")
     rows = [json.loads(line)["raw"] for line in _lines(folder / "digests")]
     rows.sort(key=lambda row: (-row["total"], row["start_ms"]))
@@ -215,12 +214,12 @@ def _show(
             for name in ("start_ms", "end_ms")
         )
         digests.add_row(
-            f"{start:%Y-%m-%d %H:%M}-{end:%H:%M}",
+            f"{start:%m-%d %H:%M}-{end:%H:%M}",
             shown(row["key"]["environment"] or "-"),
             row["key"]["severity"],
             f"{row['total']:,}",
             row["timing"],
-            shown(row["samples"][0]["title"][:40]) if row["samples"] else "",
+            shown(row["samples"][0]["title"][:32]) if row["samples"] else "",
         )
     console.print(digests)
     if len(rows) > _MOST_ROWS:

@@ -36,8 +36,8 @@ def sums(output: str) -> dict[str, list[int]]:
     """In, the five outcomes and what arrived, of each sink whose sums hold."""
     found = {}
     for line in output.splitlines():
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
-        if cells[0] in SINKS and "holds" in cells:
+        cells = line.split()
+        if cells and cells[0] in SINKS and "holds" in cells:
             numbers = [int(cell.replace(",", "")) for cell in cells[1:] if cell != "holds"]
             found[cells[0]] = numbers
     return found

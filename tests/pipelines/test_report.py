@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.report import (
     SinkAccount,
@@ -59,10 +60,12 @@ def text(table: Table, width: int = 160) -> str:
 
 def plain(table: Table) -> list[list[str]]:
     """The cells of each row."""
-    out = io.StringIO()
-    Console(file=out, width=200).print(table)
-    rows = [line for line in out.getvalue().splitlines() if line.startswith("│")]
-    return [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+    columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _plain(cell: object) -> str:
+    return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
 
 
 class TestAccounts:
