@@ -225,7 +225,7 @@ def _show(
     if len(rows) > _MOST_ROWS:
         console.print(f"… and {len(rows) - _MOST_ROWS} more")
     # The folder on a line of its own: a table would break it where the terminal is narrow.
-    console.print(Text(f"where it lies: {folder}"), soft_wrap=True)
+    console.print(Text(f"\nwhere it lies: {folder}"), soft_wrap=True)
     where = Table(show_header=False, box=None)
     for path, what in (
         ("settings.yaml", "the settings of this run"),
