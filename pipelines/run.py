@@ -46,6 +46,7 @@ _LEAST_WORK = 4  # times as long as its graph took to build, a shift works
 _LISTING_SECONDS = 30.0
 _RETRY_SECONDS = (1.0, 60.0)  # after a shift that failed
 _MOST_FAILURES = 5
+_ASK_SECONDS = 1.0
 _LISTERS = 8
 
 
@@ -102,6 +103,7 @@ class Run:
         self._ended = threading.Event()
         self._last: tuple[list[PartitionStatus], dict[str, Status]] | None = None
         self._unread: list[str] = []
+        self._ask_again = 0.0
         self._number = 0
         self._drained_ms = 0
         self._added = threading.Event()
@@ -191,11 +193,15 @@ class Run:
         worker = threading.Thread(target=work, name=f"shift {self._number}", daemon=True)
         worker.start()
         end = self._end_of_shift(time.time() - asked)
+        beyond = ""
         while worker.is_alive():
             worker.join(0.1)
-            if time.time() >= end or self._added.is_set() or self._stopping.is_set():
+            beyond = beyond or self._beyond()
+            if beyond or time.time() >= end or self._added.is_set() or self._stopping.is_set():
                 self._drain()
                 worker.join()
+        if beyond:
+            raise RunError(beyond)
         drained_ms = int(time.time() * 1000)
         if failed:
             _LOGGER.error("shift %d failed: %s", self._number, failed[0], exc_info=failed[0])
@@ -205,6 +211,24 @@ class Run:
         self._drained_ms = drained_ms
         hand_over(self.name, self.store)
         return True
+
+    def _beyond(self) -> str:
+        """What to say if a hub refuses a position because it has fewer events than that: read on
+        later, it would seem well, and its first events would never have been read."""
+        if time.monotonic() < self._ask_again:
+            return ""
+        self._ask_again = time.monotonic() + _ASK_SECONDS
+        for status in session(self.name).status():
+            if "argument-error" in status.error and status.source in self._known:
+                access = self._known[status.source].entry.event_hubs
+                try:
+                    following = kept_sequences(access, status.partition).stop
+                except HubError:
+                    continue
+                if status.next > following:
+                    place = f"{status.source}/{status.partition}"
+                    return _made_anew(place, status.next, following)
+        return ""
 
     def _drain(self) -> None:
         session(self.name).draining = True
@@ -239,11 +263,7 @@ class Run:
                 at = checkpoint(self.store, self._sinks, Origin(source, partition))
                 first = start if at is None else at + 1
                 if first > stop:
-                    raise RunError(
-                        f"{source}/{partition}: the checkpoint is event {first - 1}, but the "
-                        f"hub's last one is {stop - 1}: was the hub made anew? Then give this run "
-                        "a new state folder"
-                    )
+                    raise RunError(_made_anew(f"{source}/{partition}", first, stop))
                 if empty:
                     first = stop
                 found.append(Partition(source, partition, known.entry.event_hubs, first, stop))
@@ -314,6 +334,13 @@ class Run:
         """Shifts are numbered through restarts, so that the panes of one window are."""
         data = self.store.get("shift")
         return int(data) if data else 0
+
+
+def _made_anew(place: str, following: int, end: int) -> str:
+    return (
+        f"{place}: the checkpoint is event {following - 1}, but the hub's last one is {end - 1}: "
+        "was the hub made anew? Then give this run a new state folder"
+    )
 
 
 def _brief(error: BaseException) -> str:
