@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from benchmarks.alerts import ORIGIN, SUBSCRIBED, batches, bodies
 from benchmarks.figures import Figure
 from benchmarks.nowhere import sinks
-from pipelines.local import amqp
+from pipelines.local.hub import amqp
 from schemas.batch import AlertBatch, Batch
 from schemas.formats.ndjson import ndjson
 from schemas.ledger import Ledger

@@ -40,8 +40,7 @@ from azure.eventhub.exceptions import (
     EventHubError,
 )
 
-from pipelines.local import amqp
-from pipelines.local.hub import EmbeddedHub, PortInUseError, Retention
+from pipelines.local.hub import EmbeddedHub, PortInUseError, Retention, amqp
 
 
 class Reader:
@@ -320,7 +319,7 @@ def test_a_reader_that_does_not_read_holds_up_nobody_and_misses_nothing(
 def test_a_producer_gets_its_credit_renewed(
     hub: EmbeddedHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.local.hub._CREDIT", 4)
+    monkeypatch.setattr("pipelines.local.hub.links.CREDIT", 4)
     with producer(hub) as sender:
         for _ in range(12):
             sender.send_event(EventData("x"), partition_id="0")
@@ -859,7 +858,7 @@ def test_a_broken_client_is_cut_off_with_a_warning_and_others_do_not_notice(
     converse(hub, data)
     hub.publish("alerts", [b"x"], partition=0)
     assert len(healthy.read(1)) == 1
-    warnings = [r for r in caplog.records if r.name == "pipelines.local.hub"]
+    warnings = [r for r in caplog.records if r.name == "pipelines.local.hub.connection"]
     assert [r.levelno for r in warnings] == [logging.WARNING]
     assert "closing the connection from 127.0.0.1" in warnings[0].message
 

@@ -20,6 +20,13 @@ BATCH_FORMAT = 0x80013700
 """Message format of an Event Hubs batch: each data section is one complete encoded message."""
 NULL, TRUE, FALSE = b"\x40", b"\x41", b"\x42"
 
+# Codes of performatives, of a delivery's outcomes, of SASL's frames and of a message's sections.
+OPEN, BEGIN, ATTACH, FLOW, TRANSFER, DISPOSITION, DETACH, END, CLOSE = range(0x10, 0x19)
+ERROR, ACCEPTED, REJECTED = 0x1D, 0x24, 0x25
+SASL_MECHANISMS, SASL_INIT, SASL_OUTCOME = 0x40, 0x41, 0x44
+HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS, PROPERTIES = range(0x70, 0x74)
+APPLICATION_PROPERTIES, DATA, VALUE = 0x74, 0x75, 0x77
+
 
 class AmqpError(Exception):
     """What the peer did wrong, as an AMQP error condition and a sentence."""
@@ -46,6 +53,10 @@ class Described(NamedTuple):
 
 def ubyte(value: int) -> bytes:
     return bytes((0x50, value))
+
+
+def ushort(value: int) -> bytes:
+    return struct.pack(">BH", 0x60, value)
 
 
 def uint(value: int) -> bytes:
@@ -108,13 +119,18 @@ def array(constructor: int, *values: bytes) -> bytes:
     return struct.pack(">BIIB", 0xF0, len(body) + 5, len(values), constructor) + body
 
 
+def section(code: int, value: bytes) -> bytes:
+    """A value described by a code, as sections and performatives are."""
+    return bytes((0, 0x53, code)) + value
+
+
 def composite(code: int, *fields: bytes) -> bytes:
     """A described list. Give every field: the SDK's decoder finds fields by their position."""
-    return bytes((0, 0x53, code)) + _compound(0xC0, 0xD0, len(fields), b"".join(fields))
+    return section(code, _compound(0xC0, 0xD0, len(fields), b"".join(fields)))
 
 
 def error(condition: str, description: str) -> bytes:
-    return composite(0x1D, symbol(condition), string(description), NULL)
+    return composite(ERROR, symbol(condition), string(description), NULL)
 
 
 def frame(channel: int, body: bytes, kind: int = 0) -> bytes:
