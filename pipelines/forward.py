@@ -68,7 +68,7 @@ def forward(
     if kept == (DIGESTS,):
         _ = (
             alerts
-            | "Only digests are wanted" >> DigestsOnly()
+            | "Only digests are wanted" >> DigestsOnly(DIGESTS)
             | "Account for digests" >> Account(DIGESTS, kept, store)
         )
 

@@ -45,17 +45,6 @@ class Outcomes(msgspec.Struct, array_like=True):
             self.earlier + other.earlier,
         )
 
-    def as_dict(self) -> dict[str, int]:
-        """`in` and the five outcomes, by name."""
-        return {
-            "in": self.total,
-            "delivered": self.delivered,
-            "not_routed": self.not_routed,
-            "repeat": self.repeat,
-            "dead": self.dead,
-            "owed": self.owed,
-        }
-
 
 class Run(msgspec.Struct, array_like=True, frozen=True, order=True):
     """The records at `index` of each event `first..last`: a compact set of addresses."""

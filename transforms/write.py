@@ -29,22 +29,25 @@ from transforms.state_store import StateStore, place
 __all__ = ["DigestsOnly", "WriteDigests", "WriteTo", "parcels", "receipt"]
 
 
+_DIGESTS = Origin("digests", "0")
+
+
 def parcels(sink: Sink[Any], batch: AlertBatch, after: int) -> list[Parcel]:
     """The batch's alerts with a sequence number above `after`, encoded; what cannot be encoded
     is dead already."""
-    found = []
-    source, partition = batch.origin.source, batch.origin.partition
-    for alert in batch.alerts:
-        if alert.sequence > after:
-            try:
-                payload, dead = sink.encode(alert, source, partition), ""
-            except ValueError as error:
-                payload, dead = b"", printable(f"cannot be encoded: {error}")
-            except Exception as error:  # noqa: BLE001 - its bug must not stop the partition
-                payload, dead = b"", f"the encoder failed: {type(error).__name__}"
-            outcome = Outcome.DEAD if dead else None
-            found.append(Parcel(alert.sequence, alert.index, payload, alert, outcome, dead))
-    return found
+    origin = batch.origin
+    return [_parcel(sink, alert, origin) for alert in batch.alerts if alert.sequence > after]
+
+
+def _parcel(sink: Sink[Any], alert: Alert, origin: Origin) -> Parcel:
+    try:
+        payload, dead = sink.encode(alert, origin.source, origin.partition), ""
+    except ValueError as error:
+        payload, dead = b"", printable(f"cannot be encoded: {error}")
+    except Exception as error:  # noqa: BLE001 - its bug must not stop the partition
+        payload, dead = b"", f"the encoder failed: {type(error).__name__}"
+    outcome = Outcome.DEAD if dead else None
+    return Parcel(alert.sequence, alert.index, payload, alert, outcome, dead)
 
 
 def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Receipt:
@@ -84,7 +87,9 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
     )
 
 
-class _Write(beam.DoFn):
+class _ToSink(beam.DoFn):
+    """What hands records to one sink's engine."""
+
     def __init__(self, sink: Sink[Any], run: str, store: StateStore) -> None:
         self._sink = sink
         self._run = run
@@ -92,6 +97,11 @@ class _Write(beam.DoFn):
 
     def setup(self) -> None:
         self._engine: Engine = engine_for(self._sink, self._run)
+
+
+class _Write(_ToSink):
+    def setup(self) -> None:
+        super().setup()
         # After a crash the partition is read again from the least position of all sinks; what
         # this sink had settled beyond it is not sent twice.
         accounts = settled(self._store, self._sink.name)
@@ -145,32 +155,21 @@ class WriteTo(beam.PTransform):
 
     def __init__(self, sink: Sink[Any], run: str, store: StateStore) -> None:
         super().__init__()
-        self._sink = sink
-        self._run = run
-        self._store = store
+        self._write = _Write(sink, run, store)
 
     def expand(self, batches: Any) -> Any:
-        write = _Write(self._sink, self._run, self._store)
-        return batches | "Send" >> beam.ParDo(write).with_output_types(Receipt)
+        return batches | "Send" >> beam.ParDo(self._write).with_output_types(Receipt)
 
 
-class _WriteDigests(beam.DoFn):
-    def __init__(self, sink: Sink[Any], run: str, store: StateStore) -> None:
-        self._sink = sink
-        self._run = run
-        self._store = store
-
-    def setup(self) -> None:
-        self._engine: Engine = engine_for(self._sink, self._run)
-
+class _WriteDigests(_ToSink):
     def start_bundle(self) -> None:
         self._sent: list[Parcel] = []
 
     def process(self, alert: Alert) -> None:
-        batch = AlertBatch(Origin("digests", "0"), 0, 0, None, 1, [alert], [])
-        sent = parcels(self._sink, batch, -1)
-        self._engine.submit([parcel for parcel in sent if parcel.outcome is None])
-        self._sent.extend(sent)
+        parcel = _parcel(self._sink, alert, _DIGESTS)
+        if parcel.outcome is None:
+            self._engine.submit([parcel])
+        self._sent.append(parcel)
 
     def finish_bundle(self) -> None:
         self._engine.settle()
@@ -187,25 +186,27 @@ class WriteDigests(beam.PTransform):
 
     def __init__(self, sink: Sink[Any], run: str, store: StateStore) -> None:
         super().__init__()
-        self._sink = sink
-        self._run = run
-        self._store = store
+        self._write = _WriteDigests(sink, run, store)
 
     def expand(self, digests: Any) -> Any:
-        return digests | "Send" >> beam.ParDo(_WriteDigests(self._sink, self._run, self._store))
+        return digests | "Send" >> beam.ParDo(self._write)
 
 
 class DigestsOnly(beam.PTransform):
     """`PCollection[AlertBatch] → PCollection[Receipt]` where no sink takes alerts: every alert
-    is delivered by being counted, so that positions move."""
+    is delivered by being counted, so that positions move. name: the account's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
 
     def expand(self, batches: Any) -> Any:
-        return batches | "Counted" >> beam.Map(_counted).with_output_types(Receipt)
+        return batches | "Counted" >> beam.Map(_counted, self._name).with_output_types(Receipt)
 
 
-def _counted(batch: AlertBatch) -> Receipt:
+def _counted(batch: AlertBatch, name: str) -> Receipt:
     sent = [Parcel(a.sequence, a.index, b"", a, Outcome.DELIVERED) for a in batch.alerts]
-    return receipt("digests", batch, sent, -1)
+    return receipt(name, batch, sent, -1)
 
 
 coders.register()

@@ -12,6 +12,7 @@ arrives, only when somebody asks what arrived.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import datetime
@@ -118,7 +119,7 @@ Fault = Answer | InvalidEvent | Poison | Silence | Slow | Drip | Reset | HalfClo
 # ------------------------------------------------------------------------- what both share
 
 
-class _Receiver:
+class _Receiver(abc.ABC):
     """A listener on 127.0.0.1 with a thread a connection, faults, and a place to keep things.
 
     folder: what arrives is appended to a file there (mode 0600); without one, it is kept in
@@ -130,7 +131,6 @@ class _Receiver:
     def __init__(self, folder: Path | None, port: int, tls: tuple[Path, Path] | None) -> None:
         self.port = port
         self.connections = 0  # accepted so far
-        self.received_bytes = 0
         self._context: ssl.SSLContext | None = None
         if tls is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -281,8 +281,9 @@ class _Receiver:
                 self._open.pop(sock, None)
             sock.close()
 
+    @abc.abstractmethod
     def _serve(self, sock: socket.socket) -> None:
-        raise NotImplementedError
+        """Take what comes over one connection, until it ends."""
 
 
 def _reset(sock: socket.socket) -> None:
@@ -352,7 +353,6 @@ class HecReceiver(_Receiver):
             body = body.replace(b"}\n{", b"}\0{").replace(b"\n", b" ").replace(b"\0", b"\n")
         self._keep(body + b"\n")
         self.received += count
-        self.received_bytes += len(body)
 
     def _serve(self, sock: socket.socket) -> None:
         _HecHandler(sock, self)
@@ -571,7 +571,6 @@ class SyslogReceiver(_Receiver):
         if messages:
             self._keep(b"".join(m.replace(b"\n", b"#012") + b"\n" for m in messages))
             self.received += len(messages)
-            self.received_bytes += sum(map(len, messages))
 
     def _listen(self) -> socket.socket:
         if self.protocol == "tcp":
