@@ -29,7 +29,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One record, understood.
 
     Times are milliseconds since the epoch, UTC; 0 where the event has none (`event_ms` then is
-    the enqueued time). `raw` is the record's own JSON, byte for byte as it arrived.
+    the enqueued time). `raw` is the record's own JSON object, byte for byte as it arrived; where
+    it had to be repaired, or holds a secret that was masked, `original` is what arrived.
     """
 
     kind: str  # the kind's file name: "defender_alert", "security_incident", "unknown", …
@@ -55,6 +56,9 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     alert_type: str = ""
     link: str = ""
     raw: bytes = b""
+    original: bytes = b""  # empty where it equals `raw`
+    repairs: tuple[str, ...] = ()  # by name: `schemas.wrappers`
+    masked: int = 0  # how many secrets were masked in `raw`
     sequence: int = 0
     index: int = 0
     enqueued_ms: int = 0

@@ -12,7 +12,7 @@ import re
 
 import msgspec
 
-__all__ = ["BLANKS", "Refusal", "unwrap"]
+__all__ = ["BLANKS", "Refusal", "Repaired", "unwrap"]
 
 BLANKS = b" \t\r\n"
 """What JSON allows between tokens."""
@@ -57,6 +57,14 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Repaired(msgspec.Struct, frozen=True):
+    """A record that was no valid JSON object as it came, and what was done about it, by name."""
+
+    body: bytes
+    original: bytes
+    repairs: tuple[str, ...]
+
+
 class _Records(msgspec.Struct, forbid_unknown_fields=True):
     records: list[msgspec.Raw]
 
@@ -67,7 +75,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def unwrap(body: bytes) -> list[bytes | Refusal]:
+def unwrap(body: bytes) -> list[bytes | Repaired | Refusal]:
     """The records in a body, in order, each a valid JSON object; at least one entry, never raises.
 
     Valid means: UTF-8, RFC 8259, and nested no deeper than the interpreter recurses (some
@@ -115,7 +123,7 @@ def _why(text: bytes, error: Exception) -> str:
     return f"not JSON: {'it ends too early' if why == 'Input data was truncated' else why}"
 
 
-def _whole(text: bytes) -> list[bytes | Refusal]:
+def _whole(text: bytes) -> list[bytes | Repaired | Refusal]:
     """A valid body's records. Raises DecodeError or RecursionError."""
     if text.startswith(b'{"records"'):
         try:
@@ -142,7 +150,7 @@ def _whole(text: bytes) -> list[bytes | Refusal]:
     return [_judge(text)]
 
 
-def _judged(items: list[msgspec.Raw], text: bytes) -> list[bytes | Refusal]:
+def _judged(items: list[msgspec.Raw], text: bytes) -> list[bytes | Repaired | Refusal]:
     return [_judge(bytes(item)) for item in items] or [Refusal(text, NO_RECORD)]
 
 
@@ -175,7 +183,7 @@ def _repaired(text: bytes) -> bytes:
     return _LONE_SURROGATE.sub(lambda match: rb"\ufffd" if match[1] else match[0], text)
 
 
-def _lines(text: bytes) -> list[bytes | Refusal]:
+def _lines(text: bytes) -> list[bytes | Repaired | Refusal]:
     """JSON lines, of which the first or the last one is a whole object. Else nothing."""
     lines = [line for line in text.split(b"\n") if line.strip(BLANKS)]
     first = _is_object(lines[0])
@@ -191,13 +199,13 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _array(text: bytes) -> list[bytes | Refusal]:
+def _array(text: bytes) -> list[bytes | Repaired | Refusal]:
     """The items of an array (in a wrapper or bare) of which one or more are broken."""
     head = _ARRAY.match(text)
     if not head:
         return []
     pieces, rest = _split(text[head.end() :])
-    found = [_try(piece) for piece in pieces]
+    found: list[bytes | Repaired | Refusal] = [_try(piece) for piece in pieces]
     if rest and not _is_object(b'{"":0' + rest):  # more than the wrapper's other keys and its end
         found.append(Refusal(rest, "not JSON: it follows the end of the records"))
     return found

@@ -7,7 +7,7 @@ from schemas.batch import AlertBatch, Batch, Dropped
 from schemas.dead_letter import DeadLetter
 from schemas.kinds import recognise, understand
 from schemas.receipt import Outcome
-from schemas.wrappers import BLANKS, Refusal, unwrap
+from schemas.wrappers import BLANKS, Refusal, Repaired, unwrap
 
 __all__ = ["parse_batch"]
 
@@ -63,11 +63,16 @@ def _records(body: bytes) -> list[Alert | Refusal]:
     return [piece if isinstance(piece, Refusal) else _understood(piece) for piece in pieces]
 
 
-def _understood(record: bytes) -> Alert | Refusal:
+def _understood(record: bytes | Repaired) -> Alert | Refusal:
     try:
-        return understand(record)
+        if isinstance(record, bytes):
+            return understand(record)
+        alert = understand(record.body)
+        alert.original = record.original
+        alert.repairs = record.repairs + alert.repairs
+        return alert
     except Exception as error:  # noqa: BLE001
-        return Refusal(record, _bug(error))
+        return Refusal(record if isinstance(record, bytes) else record.original, _bug(error))
 
 
 def _bug(error: Exception) -> str:

@@ -146,7 +146,7 @@ def _letter(sink: str, origin: Origin, parcel: Parcel) -> DeadLetter:
         alert.enqueued_ms,
         sink,
         parcel.reason,
-        alert.raw,
+        alert.original or alert.raw,
     )
 
 

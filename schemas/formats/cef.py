@@ -22,9 +22,10 @@ import functools
 import ipaddress
 
 from schemas.alert import Alert
+from schemas.formats._base import Format
 from schemas.formats._text import HARMLESS, cut
 
-__all__ = ["cef"]
+__all__ = ["FORMATS", "cef"]
 
 _SEVERITIES = {
     "unknown": 3,
@@ -142,3 +143,16 @@ def _value(text: str, most: int) -> str:
     if text.isprintable() and "=" not in text and "\\" not in text:
         return text
     return text.translate(_VALUE)
+
+
+FORMATS = (
+    Format(
+        "cef",
+        cef,
+        media_type="text/plain",
+        standard="ArcSight Common Event Format, revision 25",
+        drops="the record itself and what only it holds, all but the first resource, tags",
+        shortens="optional keys go, the least important first; then the message is cut",
+        max_bytes=8192,
+    ),
+)

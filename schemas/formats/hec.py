@@ -17,8 +17,9 @@ from typing import Literal
 import msgspec
 
 from schemas.alert import Alert
+from schemas.formats._base import Format
 
-__all__ = ["Shape", "hec", "hub_source"]
+__all__ = ["FORMATS", "Shape", "hec", "hub_source"]
 
 Shape = Literal["body_wrapped", "raw"]
 
@@ -86,3 +87,15 @@ def _fields(
     }
     said = msgspec.json.encode({name: text for name, text in named.items() if text})
     return said[1:-1] and b"," + said[1:-1]
+
+
+FORMATS = (
+    Format(
+        "hec",
+        hec,
+        media_type="application/json",
+        standard="Splunk: Format events for HTTP Event Collector",
+        drops="nothing: the record is in it as it came",
+        shortens="never",
+    ),
+)

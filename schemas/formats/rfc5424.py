@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 
 from schemas.alert import Alert
+from schemas.formats._base import Format
 from schemas.formats._text import HARMLESS, cut
 
-__all__ = ["header", "rfc5424"]
+__all__ = ["FORMATS", "header", "rfc5424"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SEVERITIES = {
@@ -92,3 +93,16 @@ def _element(identity: str, parameters: Mapping[str, str]) -> str:
         for name, text in parameters.items()
     )
     return f"[{_name(identity, 32, _SD)}{said}]"
+
+
+FORMATS = (
+    Format(
+        "rfc5424",
+        lambda alert: rfc5424(alert.raw, header(alert)),
+        media_type="text/plain",
+        standard="RFC 5424",
+        drops="nothing, where the record fits",
+        shortens="the message is cut at a code point",
+        max_bytes=8192,
+    ),
+)

@@ -13,17 +13,21 @@ from typing import Any
 import msgspec
 
 from schemas.alert import Alert
+from schemas.entities import Details
 from schemas.kinds import unknown
 from schemas.kinds._base import Fields, Kind, lenient
 
-__all__ = ["KINDS", "recognise", "understand"]
+__all__ = ["KINDS", "details", "recognise", "understand"]
 
-KINDS: dict[str, Kind[Any]] = {
-    info.name: importlib.import_module(f"{__name__}.{info.name}").KIND
+_found: list[Kind[Any]] = [
+    importlib.import_module(f"{__name__}.{info.name}").KIND
     for info in pkgutil.iter_modules(__path__)
     if not info.name.startswith("_")
+]
+KINDS: dict[str, Kind[Any]] = {
+    kind.name: kind for kind in sorted(_found, key=lambda kind: kind.general)
 }
-"""Every kind by its name."""
+"""Every kind by its name; those that are general after all others."""
 
 # A serializer writes a kind's keys in one order, so a record's first bytes nearly always name its
 # kind. Only a hint: the kind's strict row must accept the record.
@@ -64,8 +68,15 @@ def understand(raw: bytes) -> Alert:
     except msgspec.DecodeError:
         row = lenient(kind.row, fields)
     else:
-        if len(_hints) >= _MOST_HINTS:
-            _hints.clear()
-        _hints[raw[:_HINT_BYTES]] = kind
+        if not kind.general:  # its row would take records of the kinds that are asked before it
+            if len(_hints) >= _MOST_HINTS:
+                _hints.clear()
+            _hints[raw[:_HINT_BYTES]] = kind
     read: Alert = kind.read(row, raw)
     return read
+
+
+def details(alert: Alert) -> Details:
+    """What an alert's record mentions: decoded now, so ask only where it is needed."""
+    kind = KINDS.get(alert.kind)
+    return Details() if kind is None else kind.details(alert.raw)

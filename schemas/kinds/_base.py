@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from schemas.alert import Alert
+from schemas.entities import Details
 
 __all__ = [
     "ABSENT",
@@ -89,14 +90,21 @@ class Kind(Generic[R]):
 
     name: its file's name.
     row: what is read of a record.
-    tells: whether a record is of this kind; at most one kind says so of any record.
+    tells: whether a record is of this kind; at most one kind that is not general says so of any.
     read: a row (each field may be missing) and the record's own JSON, understood.
+    details: the record's own JSON → what else it mentions. Never called on the way to a sink
+        that forwards the record as it is.
+    told_by: `tells` in words, for people: "`Type` is `SecurityAlert`".
+    general: asked only when no other kind wants the record.
     """
 
     name: str
     row: type[R]
     tells: Callable[[Fields], bool]
     read: Callable[[R, bytes], Alert]
+    details: Callable[[bytes], Details]
+    told_by: str
+    general: bool = False
 
     @functools.cached_property
     def strict(self) -> Callable[[bytes], R]:

@@ -12,6 +12,7 @@ from datetime import datetime
 import msgspec
 
 from schemas.alert import Alert
+from schemas.entities import Details
 from schemas.kinds import _base
 from schemas.kinds._base import ABSENT, Fields, Kind
 
@@ -104,4 +105,15 @@ def _subscription(row: Row, resources: tuple[str, ...]) -> str:
     )
 
 
-KIND = Kind(NAME, Row, tells, read)
+def details(raw: bytes) -> Details:
+    return Details()
+
+
+KIND = Kind(
+    NAME,
+    Row,
+    tells,
+    read,
+    details,
+    told_by="two of `SystemAlertId`, `AlertDisplayName`, `AlertType`; no `Type` or `AlertName`",
+)

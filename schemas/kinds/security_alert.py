@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from schemas.alert import Alert
+from schemas.entities import Details
 from schemas.kinds import _base
 from schemas.kinds._base import ABSENT, Fields, Kind
 
@@ -113,4 +114,15 @@ def _subscription(row: Row, resources: tuple[str, ...]) -> str:
     )
 
 
-KIND = Kind(NAME, Row, tells, read)
+def details(raw: bytes) -> Details:
+    return Details()
+
+
+KIND = Kind(
+    NAME,
+    Row,
+    tells,
+    read,
+    details,
+    told_by="`Type` is `SecurityAlert`; without `Type`: `AlertName` and `SystemAlertId`",
+)

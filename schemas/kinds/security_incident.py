@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from schemas.alert import Alert
+from schemas.entities import Details
 from schemas.kinds import _base
 from schemas.kinds._base import ABSENT, Fields, Kind
 
@@ -83,4 +84,15 @@ def _listed(data: Any, name: str) -> tuple[str, ...]:
     )
 
 
-KIND = Kind(NAME, Row, tells, read)
+def details(raw: bytes) -> Details:
+    return Details()
+
+
+KIND = Kind(
+    NAME,
+    Row,
+    tells,
+    read,
+    details,
+    told_by="`Type` is `SecurityIncident`; without `Type`: `IncidentName` and `IncidentNumber`",
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from schemas.alert import Alert
+from schemas.entities import Details
 from schemas.kinds import _base
 from schemas.kinds._base import Fields, Kind
 
@@ -28,6 +29,11 @@ def tells(fields: Fields) -> bool:
     return False
 
 
+def details(raw: bytes) -> Details:
+    """Nothing: whatever it may mention, nobody said where."""
+    return Details()
+
+
 def read(row: Row, raw: bytes) -> Alert:
     entity = _base.body_hash(raw)
     resources = tuple(
@@ -45,4 +51,4 @@ def read(row: Row, raw: bytes) -> Alert:
     )
 
 
-KIND = Kind(NAME, Row, tells, read)
+KIND = Kind(NAME, Row, tells, read, details, told_by="no other kind wants it", general=True)
