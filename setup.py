@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["pipelines*", "transforms*", "schemas*"]),
-    package_data={"schemas": ["py.typed"], "transforms": ["py.typed"]},
+    package_data={"schemas": ["py.typed"], "transforms": ["py.typed", "shapes.json"]},
     install_requires=[
         "apache-beam[azure]==2.77.0",
         "azure-eventhub==5.15.1",  # its private parts are used: transforms/read/sdk.py

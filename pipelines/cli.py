@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pipelines.commands.demo import demo
+from pipelines.commands.explain import explain
 from pipelines.commands.hub import hub, publish
 from pipelines.commands.redeliver import redeliver
 from pipelines.commands.run import run
@@ -68,6 +69,7 @@ def alertbeam(
 app.command(rich_help_panel=_RUN)(run)
 app.command(rich_help_panel=_RUN)(redeliver)
 app.command(rich_help_panel=_LOOK)(status)
+app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_SETTINGS)(validate)
 app.command(rich_help_panel=_SETTINGS)(sinks)
 app.command(rich_help_panel=_SETTINGS)(schema)

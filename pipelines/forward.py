@@ -47,8 +47,8 @@ def forward(
     # 1. Events come in batches of one partition.
     batches = pipeline | "Read events" >> read
 
-    # 2. The only decode. What cannot be understood is a dead letter from here on.
-    parsed = batches | "Parse" >> Parse(store)
+    # 2. The only decode. Secrets are masked; what cannot be understood is a dead letter.
+    parsed = batches | "Parse" >> Parse(store, run, settings.mask)
 
     # 3. Exact repeats end here; status updates pass.
     horizon_ms = int(settings.deduplicate.horizon * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -16,20 +17,25 @@ from schemas.receipt import Outcomes
 from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
 from transforms.delivery.engine import printable
+from transforms.drift import ONE_IN, Seen
 from transforms.owed import debts
 from transforms.state_store import StateStore
-from transforms.steps import UNKNOWN_SUBSCRIPTION
+from transforms.steps import MASKED, REPAIRED, UNKNOWN_SUBSCRIPTION
 
 __all__ = [
     "SinkAccount",
     "accounts_of",
     "counts_line",
     "dead_table",
+    "drift_table",
     "partitions_table",
     "shown",
     "sinks_table",
     "table",
 ]
+
+
+_MOST_CHANGES = 30
 
 
 class SinkAccount(msgspec.Struct):
@@ -109,12 +115,45 @@ def dead_table(store: StateStore) -> Table:
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
-    """What kinds of alerts there were, and how many of subscriptions that are not known."""
+    """What kinds of alerts there were; and, where there were any, how many were of subscriptions
+    that are not known, had to be repaired, or held secrets that were masked."""
     kinds = dict(counts)
-    unknown = kinds.pop(UNKNOWN_SUBSCRIPTION, 0)
-    found = sorted(kinds.items(), key=lambda item: -item[1])
-    line = "kinds: " + (", ".join(f"{count:,} {kind}" for kind, count in found) or "none")
-    return line + (f"; {unknown:,} of unknown subscriptions" if unknown else "")
+    unknown, masked = kinds.pop(UNKNOWN_SUBSCRIPTION, 0), kinds.pop(MASKED, 0)
+    repaired = {
+        name.removeprefix(REPAIRED): kinds.pop(name) for name in counts if name.startswith(REPAIRED)
+    }
+    line = "kinds: " + (_most_first(kinds) or "none")
+    if unknown:
+        line += f"; {unknown:,} of unknown subscriptions"
+    if repaired:
+        line += f"; repaired: {_most_first(repaired)}"
+    if masked:
+        line += f"; masked: {masked:,} secrets"
+    return line
+
+
+def _most_first(counts: Mapping[str, int]) -> str:
+    found = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {name}" for name, count in found)
+
+
+def drift_table(found: Iterable[Seen], since_ms: int = 0) -> Table:
+    """How records changed their shape, the latest first; those that were seen since then."""
+    rows = table(f"shapes that changed (one record in {ONE_IN} is looked at)")
+    rows.add_column("kind", style="bold", overflow="fold")
+    rows.add_column("change", overflow="fold")
+    rows.add_column("records", justify="right")
+    rows.add_column("since")
+    recent = [seen for seen in found if seen.last_ms >= since_ms]
+    for seen in recent[:_MOST_CHANGES]:
+        since = datetime.fromtimestamp(seen.first_ms / 1000, tz=timezone.utc)
+        what = str(seen.change).removeprefix(f"{seen.change.shape}: ")
+        rows.add_row(
+            shown(seen.change.shape), shown(what), f"{seen.records:,}", f"{since:%Y-%m-%d %H:%M}"
+        )
+    if len(recent) > _MOST_CHANGES:
+        rows.add_row("", f"… and {len(recent) - _MOST_CHANGES:,} more")
+    return rows
 
 
 def sinks_table(

@@ -27,6 +27,7 @@ from schemas.batch import Origin
 from transforms.account import begin, checkpoint, settled
 from transforms.deduplicate import forget, hand_over
 from transforms.delivery.engine import Status, close_all, engines, printable
+from transforms.drift import close as close_watch
 from transforms.enrich import load_subscriptions
 from transforms.read.access import EventHubsAccess
 from transforms.read.event_hubs import END, Partition, ReadEventHubs
@@ -76,7 +77,7 @@ class Run:
     """One run, from `start` to the end of its last shift.
 
     began: whether the state folder is this run's: no other run works in it.
-    counts: alerts by kind, and of `unknown_subscription`, in this process.
+    counts: alerts by kind, repairs, masked secrets, … in this process: `transforms.steps`.
     until_caught_up: end when every partition is read up to what was in it at the start.
     say: called with one line when something is worth telling.
     """
@@ -151,6 +152,7 @@ class Run:
             self._last = self.status()
             close_session(self.name)
             close_all(self.name)
+            close_watch(self.name, self.store)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

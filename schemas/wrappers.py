@@ -1,18 +1,21 @@
 """From one hub event's body to the records it holds, each as its own bytes.
 
-A body is a bare object, `{"records": […]}`, `{"value": […]}`, a bare array, or JSON lines. A part
-that is no JSON object is refused by itself, with its bytes and the reason; the others go on.
-Records are exact slices of the body, but for one repair: a lone surrogate escape (`\\ud800`),
-which no Unicode text can hold and receivers choke on, becomes `\\ufffd`.
+A body is a bare object, `{"records": […]}`, `{"value": […]}`, a bare array, JSON lines, or a
+query's result, `{"tables": [{"columns": …, "rows": …}]}`. Records are exact slices of it, but
+for a result's rows, which become objects, and for what had to be repaired (`schemas.repairs`). A
+part that no repair reads is refused by itself, with its bytes and the reason; the others go on.
 """
 
 from __future__ import annotations
 
+import json
 import re
 
 import msgspec
 
-__all__ = ["BLANKS", "Refusal", "Repaired", "unwrap"]
+from schemas.repairs import Repaired, repaired, text_line, without_lone_surrogates
+
+__all__ = ["BLANKS", "Refusal", "unwrap"]
 
 BLANKS = b" \t\r\n"
 """What JSON allows between tokens."""
@@ -57,30 +60,42 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Repaired(msgspec.Struct, frozen=True):
-    """A record that was no valid JSON object as it came, and what was done about it, by name."""
-
-    body: bytes
-    original: bytes
-    repairs: tuple[str, ...]
-
-
 class _Records(msgspec.Struct, forbid_unknown_fields=True):
     records: list[msgspec.Raw]
+
+
+class _Column(msgspec.Struct):
+    name: str
+
+
+class _Table(msgspec.Struct):
+    columns: list[_Column]
+    rows: list[list[msgspec.Raw]]
 
 
 _validate = msgspec.json.Decoder(msgspec.Raw).decode
 _plain_wrapper = msgspec.json.Decoder(_Records).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_tables = msgspec.json.Decoder(list[_Table]).decode
+_string = msgspec.json.Decoder(str).decode
+_scan = json.JSONDecoder().raw_decode
+
+Pieces = list[bytes | Repaired | Refusal]
 
 
-def unwrap(body: bytes) -> list[bytes | Repaired | Refusal]:
+def unwrap(body: bytes) -> Pieces:
     """The records in a body, in order, each a valid JSON object; at least one entry, never raises.
 
     Valid means: UTF-8, RFC 8259, and nested no deeper than the interpreter recurses (some
     hundreds of levels). Where a key stands twice in an object, its last value counts.
     """
+    if body.startswith(_BOM):
+        return [_marked(piece, body) for piece in _unmarked(body[len(_BOM) :])]
+    return _unmarked(body)
+
+
+def _unmarked(body: bytes) -> Pieces:
     if reason := _not_text(body):
         return [Refusal(body, reason)]
     text = body.strip(BLANKS)
@@ -90,19 +105,25 @@ def unwrap(body: bytes) -> list[bytes | Repaired | Refusal]:
         return _whole(text)
     except (msgspec.DecodeError, RecursionError) as error:
         reason = _why(text, error)
-    try:
-        found = _whole(_repaired(text))
-        if not any(isinstance(piece, Refusal) for piece in found):
-            return found
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    return _lines(text) or _array(text) or [Refusal(body, reason)]
+    return (
+        _surrogates(text)
+        or _lines_or_objects(text)
+        or _array(text)
+        or [text_line(text) or repaired(text) or Refusal(body, reason)]
+    )
+
+
+def _marked(piece: bytes | Repaired | Refusal, body: bytes) -> bytes | Repaired | Refusal:
+    """A piece of what followed a byte order mark."""
+    if isinstance(piece, bytes):
+        return Repaired(piece, body if body.endswith(piece) else piece, ("byte_order_mark",))
+    if isinstance(piece, Repaired):
+        return Repaired(piece.body, piece.original, ("byte_order_mark", *piece.repairs))
+    return piece
 
 
 def _not_text(body: bytes) -> str:
     """Why these bytes cannot be JSON text at all; empty if they can."""
-    if body.startswith(_BOM):
-        return "not plain UTF-8: it begins with a byte order mark"
     if b"\0" in body[:4]:
         return "not UTF-8: it looks like UTF-16 or UTF-32"
     try:
@@ -123,7 +144,7 @@ def _why(text: bytes, error: Exception) -> str:
     return f"not JSON: {'it ends too early' if why == 'Input data was truncated' else why}"
 
 
-def _whole(text: bytes) -> list[bytes | Repaired | Refusal]:
+def _whole(text: bytes) -> Pieces:
     """A valid body's records. Raises DecodeError or RecursionError."""
     if text.startswith(b'{"records"'):
         try:
@@ -132,7 +153,7 @@ def _whole(text: bytes) -> list[bytes | Repaired | Refusal]:
             pass
     if text[0] == ord("{"):
         fields = _fields(text)
-        wrapped = fields.get("records") or fields.get("value")
+        wrapped = fields.get("records") or fields.get("value") or fields.get("tables")
         if wrapped is None or any(key.lower() in _TELLING for key in fields):
             return [text]
         inner = bytes(wrapped)
@@ -140,17 +161,21 @@ def _whole(text: bytes) -> list[bytes | Repaired | Refusal]:
             return [text]
         items = _items(inner)
         # "value" is an everyday name: only a list of objects makes a wrapper of it.
-        objects = all(bytes(item)[:1] == b"{" for item in items)
+        objects = "value" in fields and all(bytes(item)[:1] == b"{" for item in items)
         if "records" in fields or (objects and (items or len(fields) == 1)):
             return _judged(items, text)
+        if "tables" in fields and "value" not in fields:
+            return _rows(inner) or [text]
         return [text]
     if text[0] == ord("["):
         return _judged(_items(text), text)
     _validate(text)
+    if text[:1] == b'"' and _is_object(quoted := _string(text).encode().strip(BLANKS)):
+        return [Repaired(quoted, text, ("json_in_string",))]
     return [_judge(text)]
 
 
-def _judged(items: list[msgspec.Raw], text: bytes) -> list[bytes | Repaired | Refusal]:
+def _judged(items: list[msgspec.Raw], text: bytes) -> Pieces:
     return [_judge(bytes(item)) for item in items] or [Refusal(text, NO_RECORD)]
 
 
@@ -161,14 +186,28 @@ def _judge(item: bytes) -> bytes | Refusal:
     return Refusal(item, f"a record is a JSON object, not {_NOUNS.get(item[:1], 'a number')}")
 
 
+def _rows(tables: bytes) -> Pieces:
+    """The rows of a query's result as objects; nothing if it is none."""
+    try:
+        found = _tables(tables)
+    except msgspec.ValidationError:
+        return []
+    pieces: Pieces = []
+    for table in found:
+        names = [column.name for column in table.columns]
+        for row in table.rows:
+            if len(row) == len(names):
+                pieces.append(msgspec.json.encode(dict(zip(names, row, strict=True))))
+            else:
+                wrong = f"a row of {len(row)} values in a table of {len(names)} columns"
+                pieces.append(Refusal(msgspec.json.encode(row), wrong))
+    return pieces or [Refusal(tables, NO_RECORD)]
+
+
 # What follows serves bodies that are not valid as a whole.
 
-_LONE_SURROGATE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
 _TOKEN = re.compile(rb'\\.|["{}\[\],]', re.DOTALL)
+_BLANK = re.compile(r"[ \t\r\n]*")
 _FIRST_KEY = re.compile(rb'\s*\{\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 _ARRAY = re.compile(
     rb'(?:\{\s*(?:"(?:@odata\.\w+|nextLink|count)"\s*:\s*(?:"[^"\\]*"|\d+)\s*,\s*)*'
@@ -176,17 +215,43 @@ _ARRAY = re.compile(
 )
 
 
-def _repaired(text: bytes) -> bytes:
-    """The text with its lone surrogate escapes replaced; of the same length."""
-    if b"\\u" not in text:
-        return text
-    return _LONE_SURROGATE.sub(lambda match: rb"\ufffd" if match[1] else match[0], text)
+def _surrogates(text: bytes) -> Pieces:
+    """A body that is valid once its lone surrogates are replaced. Else nothing."""
+    body = without_lone_surrogates(text)
+    if body == text:
+        return []
+    try:
+        found = _whole(body)
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    pieces: Pieces = []
+    at = 0
+    for piece in found:
+        if not isinstance(piece, bytes):
+            return []
+        # Of the same length: what came stands at the same place.
+        at = body.find(piece, at)
+        came = text[at : at + len(piece)]
+        pieces.append(piece if came == piece else Repaired(piece, came, ("lone_surrogate",)))
+        at += len(piece)
+    return pieces
 
 
-def _lines(text: bytes) -> list[bytes | Repaired | Refusal]:
-    """JSON lines, of which the first or the last one is a whole object. Else nothing."""
+def _lines_or_objects(text: bytes) -> Pieces:
+    """What stands under each other, or behind each other. Else nothing."""
+    lines = _lines(text)
+    if lines and not any(isinstance(piece, Refusal) for piece in lines):
+        return lines
+    objects = _concatenated(text)  # which may have line breaks in them
+    if lines and any(isinstance(piece, Refusal) for piece in objects):
+        return lines
+    return objects or lines
+
+
+def _lines(text: bytes) -> Pieces:
+    """JSON lines, or lines of text, of which the first or the last one is whole. Else nothing."""
     lines = [line for line in text.split(b"\n") if line.strip(BLANKS)]
-    first = _is_object(lines[0])
+    first = _is_object(lines[0]) or text_line(lines[0]) is not None
     if len(lines) > 1 and (first or (_is_object(lines[-1]) and not _ARRAY.match(text))):
         return [piece for line in lines for piece in unwrap(line)]
     return []
@@ -199,25 +264,51 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _array(text: bytes) -> list[bytes | Repaired | Refusal]:
+def _array(text: bytes) -> Pieces:
     """The items of an array (in a wrapper or bare) of which one or more are broken."""
     head = _ARRAY.match(text)
     if not head:
         return []
     pieces, rest = _split(text[head.end() :])
-    found: list[bytes | Repaired | Refusal] = [_try(piece) for piece in pieces]
+    found: Pieces = [_try(piece) for piece in pieces]
     if rest and not _is_object(b'{"":0' + rest):  # more than the wrapper's other keys and its end
         found.append(Refusal(rest, "not JSON: it follows the end of the records"))
     return found
 
 
-def _try(piece: bytes) -> bytes | Refusal:
+def _concatenated(text: bytes) -> Pieces:
+    """Objects that follow each other with nothing but blanks between them. Else nothing."""
+    if text[:1] != b"{" or b"}" not in text:
+        return []
+    whole = text.decode()
+    found: list[str] = []
+    at = 0
     try:
-        _validate(repaired := _repaired(piece))
+        while at < len(whole):
+            _, end = _scan(whole, at)
+            found.append(whole[at:end])
+            at = _BLANK.match(whole, end).end()  # type: ignore[union-attr]
+    except (ValueError, RecursionError):
+        pass
+    if len(found) < 2 and not (found and whole[at : at + 1] == "{"):
+        return []
+    pieces: Pieces = []
+    for each in found:
+        piece = _try(each.encode())
+        if isinstance(piece, bytes):
+            piece = Repaired(piece, piece, ("concatenated_objects",))
+        pieces.append(piece)
+    if rest := whole[at:].encode():
+        pieces.append(repaired(rest) or Refusal(rest, "not JSON: it follows the end of an object"))
+    return pieces
+
+
+def _try(piece: bytes) -> bytes | Repaired | Refusal:
+    try:
+        _validate(piece)
     except (msgspec.DecodeError, RecursionError) as error:
-        return Refusal(piece, _why(piece, error))
-    found = _judge(repaired)
-    return Refusal(piece, found.reason) if isinstance(found, Refusal) else found
+        return repaired(piece) or Refusal(piece, _why(piece, error))
+    return _judge(piece)
 
 
 def _split(text: bytes) -> tuple[list[bytes], bytes]:

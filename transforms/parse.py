@@ -1,4 +1,7 @@
-"""Batch → alerts and dead letters: the only decode. What came is kept byte for byte in `raw`."""
+"""Batch → alerts and dead letters: the only decode.
+
+What came is kept byte for byte in `raw`, but for secrets, which are masked, and repairs.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ from schemas.alert import Alert
 from schemas.batch import AlertBatch, Batch, Dropped
 from schemas.dead_letter import DeadLetter
 from schemas.kinds import recognise, understand
+from schemas.masking import mask
 from schemas.receipt import Outcome
-from schemas.wrappers import BLANKS, Refusal, Repaired, unwrap
+from schemas.repairs import Repaired
+from schemas.wrappers import BLANKS, Refusal, unwrap
 
 __all__ = ["parse_batch"]
 
 _STEP = "parse"
 
 
-def parse_batch(batch: Batch) -> tuple[AlertBatch, list[DeadLetter]]:
+def parse_batch(batch: Batch, masking: bool = True) -> tuple[AlertBatch, list[DeadLetter]]:
     """A batch of hub events as a batch of alerts, and a dead letter for every record that is none.
 
+    masking: whether secrets inside alerts are masked (`schemas.masking`).
     An event yields at least one of either; `index` counts the records in it. Never raises: a bug
     in a kind costs the record that shows it.
     """
@@ -24,7 +30,7 @@ def parse_batch(batch: Batch) -> tuple[AlertBatch, list[DeadLetter]]:
     dropped: list[Dropped] = []
     dead: list[DeadLetter] = []
     for event in batch.records:
-        for index, found in enumerate(_records(event.body)):
+        for index, found in enumerate(_records(event.body, masking)):
             if isinstance(found, Alert):
                 found.sequence = event.sequence
                 found.index = index
@@ -51,28 +57,35 @@ def parse_batch(batch: Batch) -> tuple[AlertBatch, list[DeadLetter]]:
     return parsed, dead
 
 
-def _records(body: bytes) -> list[Alert | Refusal]:
+def _records(body: bytes, masking: bool) -> list[Alert | Refusal]:
     """The records of one event's body, understood or refused."""
     try:
-        alert = recognise(body.strip(BLANKS))  # nearly always: one bare record of a usual kind
+        text = body.strip(BLANKS)
+        raw, masked = mask(text) if masking else (text, 0)
+        alert = recognise(raw)  # nearly always: one bare record of a usual kind
         if alert is not None:
-            return [alert]
+            return [_with_original(alert, text, masked) if masked else alert]
         pieces = unwrap(body)
     except Exception as error:  # noqa: BLE001
         return [Refusal(body, _bug(error))]
-    return [piece if isinstance(piece, Refusal) else _understood(piece) for piece in pieces]
+    return [p if isinstance(p, Refusal) else _understood(p, masking) for p in pieces]
 
 
-def _understood(record: bytes | Repaired) -> Alert | Refusal:
+def _understood(piece: bytes | Repaired, masking: bool) -> Alert | Refusal:
+    it = piece if isinstance(piece, Repaired) else Repaired(piece, piece, ())
     try:
-        if isinstance(record, bytes):
-            return understand(record)
-        alert = understand(record.body)
-        alert.original = record.original
-        alert.repairs = record.repairs + alert.repairs
-        return alert
+        raw, masked = mask(it.body) if masking else (it.body, 0)
+        alert = understand(raw)
     except Exception as error:  # noqa: BLE001
-        return Refusal(record if isinstance(record, bytes) else record.original, _bug(error))
+        return Refusal(it.original, _bug(error))
+    alert.repairs = it.repairs + alert.repairs
+    return _with_original(alert, it.original, masked) if masked or it.repairs else alert
+
+
+def _with_original(alert: Alert, original: bytes, masked: int) -> Alert:
+    alert.masked = masked
+    alert.original = original
+    return alert
 
 
 def _bug(error: Exception) -> str:

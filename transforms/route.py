@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,7 +24,7 @@ from schemas.batch import AlertBatch, Dropped
 from schemas.kinds import KINDS
 from schemas.receipt import Outcome
 
-__all__ = ["AtLeast", "Predicate", "Where", "compile_where", "route_batch"]
+__all__ = ["AtLeast", "Predicate", "Where", "compile_where", "route_batch", "why_not"]
 
 Predicate = Callable[[Alert], bool]
 _TextTest = Callable[[str], bool]
@@ -155,6 +156,44 @@ def _tests(where: Where) -> Iterator[Predicate]:
     if where.not_ is not None:
         unwanted = compile_where(where.not_)
         yield lambda alert: not unwanted(alert)
+
+
+def why_not(where: Where | None, alert: Alert) -> str:
+    """The first condition that the alert does not meet, and what it has instead; empty if it
+    meets them all, which is when `compile_where(where)` holds."""
+    if where is None:
+        return ""
+    for name, field in type(where).model_fields.items():
+        value = getattr(where, name)
+        if value is None:
+            continue
+        key = field.alias or name
+        only = Where.model_validate({key: value})
+        if compile_where(only)(alert):
+            continue
+        if name == "all_":
+            return next(filter(None, (why_not(each, alert) for each in value)))
+        said = only.model_dump(mode="json", by_alias=True, exclude_none=True)[key]
+        wanted = json.dumps(said, ensure_ascii=False).replace('"', "")
+        if name == "any_":
+            return f"none of these holds: {wanted}"
+        if name == "not_":
+            return f"it is what `not` excludes: {wanted}"
+        return f"{key} is {_has(alert, name)}, wanted is {wanted}"
+    return ""
+
+
+def _has(alert: Alert, name: str) -> str:
+    """What an alert has where a condition of this name looks."""
+    of = alert.subscription
+    if name == "environment":
+        return (of.environment if of else "") or "not known"
+    if name == "tag":
+        return ", ".join(f"{key}: {value}" for key, value in of.tags.items()) if of else "not known"
+    if name == "subscription":
+        named = [alert.subscription_id, of.name if of else ""]
+        return " ".join(filter(None, named)) or "not known"
+    return str(getattr(alert, name)) or "empty"
 
 
 def _all(tests: list[Predicate]) -> Predicate:

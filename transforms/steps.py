@@ -25,40 +25,74 @@ from schemas.digest import to_alert
 from transforms import coders
 from transforms.dead_letters import write_dead_letters
 from transforms.digest import Tally, add, digest, digest_key, merge
+from transforms.drift import watch
 from transforms.enrich import enrich_batch
 from transforms.parse import parse_batch
 from transforms.route import Where, compile_where, route_batch
 from transforms.state_store import StateStore
 
-__all__ = ["UNKNOWN_SUBSCRIPTION", "Digests", "Enrich", "Parse", "Route", "Shift"]
+__all__ = [
+    "MASKED",
+    "REPAIRED",
+    "UNKNOWN_SUBSCRIPTION",
+    "Digests",
+    "Enrich",
+    "Parse",
+    "Route",
+    "Shift",
+]
 
 UNKNOWN_SUBSCRIPTION = "unknown_subscription"
 """The counter of alerts whose subscription the subscriptions file does not have."""
 
+REPAIRED = "repaired:"
+"""In front of a repair's name: the counter of records that needed it."""
+
+MASKED = "masked"
+"""The counter of secrets that were masked."""
+
 
 class _Parse(beam.DoFn):
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: StateStore, run: str = "run", masking: bool = True) -> None:
         self._store = store
-        self._kinds: dict[str, Any] = {}
+        self._run = run
+        self._masking = masking
+        self._counters: dict[str, Any] = {}
+
+    def setup(self) -> None:
+        self._watch = watch(self._run, self._store)
 
     def start_bundle(self) -> None:
         self._letters: list[DeadLetter] = []
 
     def process(self, batch: Batch) -> Iterator[AlertBatch]:
-        parsed, letters = parse_batch(batch)
+        parsed, letters = parse_batch(batch, self._masking)
         if batch.wanted is not None:
             parsed, letters = _only_wanted(batch, parsed), []  # dead letters were written before
         self._letters.extend(letters)
-        for kind, count in Counter(alert.kind for alert in parsed.alerts).items():
-            if kind not in self._kinds:
-                self._kinds[kind] = Metrics.counter("alertbeam", kind)
-            self._kinds[kind].inc(count)
+        self._count(parsed.alerts)
+        self._watch.look(parsed.alerts)
         yield parsed
+
+    def _count(self, alerts: list[Alert]) -> None:
+        counts = Counter(alert.kind for alert in alerts)
+        for alert in alerts:
+            if alert.repairs:
+                counts.update(f"{REPAIRED}{name}" for name in alert.repairs)
+            if alert.masked:
+                counts[MASKED] += alert.masked
+        for name, count in counts.items():
+            if name not in self._counters:
+                self._counters[name] = Metrics.counter("alertbeam", name)
+            self._counters[name].inc(count)
 
     def finish_bundle(self) -> None:
         # Before any sink ends its bundle: no position moves over a letter that is not on disk.
         if self._letters:
             write_dead_letters(self._store, self._letters)
+
+    def teardown(self) -> None:
+        self._watch.save()
 
 
 def _only_wanted(batch: Batch, parsed: AlertBatch) -> AlertBatch:
@@ -74,12 +108,12 @@ def _only_wanted(batch: Batch, parsed: AlertBatch) -> AlertBatch:
 class Parse(beam.PTransform):
     """`PCollection[Batch] → PCollection[AlertBatch]`; dead letters go to the state store."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: StateStore, run: str = "run", masking: bool = True) -> None:
         super().__init__()
-        self._store = store
+        self._parse = _Parse(store, run, masking)
 
     def expand(self, batches: Any) -> Any:
-        return batches | "Decode" >> beam.ParDo(_Parse(self._store)).with_output_types(AlertBatch)
+        return batches | "Decode" >> beam.ParDo(self._parse).with_output_types(AlertBatch)
 
 
 class _Enrich(beam.DoFn):

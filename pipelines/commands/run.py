@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,8 +57,9 @@ def streaming(settings: Any, runner: str, until_caught_up: bool, quiet: bool) ->
 
     from pipelines.forward import accounts
     from pipelines.monitor import Monitor
-    from pipelines.report import accounts_of, counts_line, sinks_table
+    from pipelines.report import accounts_of, counts_line, drift_table, sinks_table
     from pipelines.run import Run
+    from transforms.drift import drift_of
 
     console = Console()
 
@@ -82,9 +84,13 @@ def streaming(settings: Any, runner: str, until_caught_up: bool, quiet: bool) ->
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    began_ms = int(time.time() * 1000)
     with Monitor(running, console, quiet):
         running.run()
     found = accounts_of(running.store, accounts(settings))
     console.print(sinks_table(found))
     say(counts_line(running.counts))
+    drift = drift_table(drift_of(running.store), began_ms)
+    if drift.row_count:
+        console.print(drift)
     return 0 if all(account.holds for account in found) else 1

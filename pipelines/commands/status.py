@@ -33,11 +33,13 @@ def status(
     from pipelines.report import (
         accounts_of,
         dead_table,
+        drift_table,
         partitions_table,
         read_status,
         sinks_table,
     )
     from pipelines.settings import load
+    from transforms.drift import drift_of
     from transforms.state_store import StateStore
 
     loaded = load(settings)
@@ -64,3 +66,6 @@ def status(
     dead = dead_table(store)
     if dead.row_count:
         console.print(dead)
+    drift = drift_table(drift_of(store))
+    if drift.row_count:
+        console.print(drift)

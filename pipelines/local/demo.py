@@ -27,12 +27,14 @@ from pipelines.report import (
     accounts_of,
     counts_line,
     dead_table,
+    drift_table,
     shown,
     sinks_table,
     table,
 )
 from pipelines.run import Run
 from pipelines.settings import load
+from transforms.drift import drift_of
 
 __all__ = ["demo"]
 
@@ -200,6 +202,9 @@ def _show(
     dead = dead_table(run.store)
     if dead.row_count:
         console.print(dead)
+    drift = drift_table(drift_of(run.store))
+    if drift.row_count:
+        console.print(drift)
     digests = table("digests: storms, 5 minutes by environment and severity")
     for column in ("window", "environment", "severity"):
         digests.add_column(column, no_wrap=True)

@@ -281,6 +281,10 @@ class Settings(_Model):
     deduplicate: Deduplicate = Field(
         Deduplicate.model_validate({}), description="How exact repeats are told."
     )
+    mask: bool = Field(
+        True,
+        description="Mask secrets that alerts quote: signatures of shared access, keys, passwords.",
+    )
     digests: tuple[DigestSettings, ...] = Field((), description="Counts by keys and windows.")
     sinks: tuple[SinkEntry, ...] = Field(min_length=1, description="Where alerts go.")
     state: Annotated[Path, BeforeValidator(_local)] = Field(

@@ -30,8 +30,8 @@ KINDS: dict[str, Kind[Any]] = {
 """Every kind by its name; those that are general after all others."""
 
 # A serializer writes a kind's keys in one order, so a record's first bytes nearly always name its
-# kind. Only a hint: the kind's strict row must accept the record.
-_hints: dict[bytes, Kind[Any]] = {}
+# kind, or one of a few. Only a hint: the kind's strict row must accept the record.
+_hints: dict[bytes, list[Kind[Any]]] = {}
 _HINT_BYTES = 12
 _MOST_HINTS = 512
 
@@ -41,17 +41,24 @@ def recognise(raw: bytes) -> Alert | None:
 
     raw: one JSON object without blanks around it, or anything else (then None).
     """
-    kind = _hints.get(raw[:_HINT_BYTES])
-    if kind is None:
+    kinds = _hints.get(raw[:_HINT_BYTES])
+    if kinds is None:
         return None
-    try:
-        if not raw.isascii():
+    if not raw.isascii():
+        try:
             raw.decode()  # nothing else looks at the fields that a row skips
-        row = kind.strict(raw)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        return None
-    read: Alert = kind.read(row, raw)
-    return read
+        except UnicodeDecodeError:
+            return None
+    for kind in kinds:
+        try:
+            row = kind.strict(raw)
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            continue
+        if kind is not kinds[0]:
+            _remember(raw, kind)  # the one that came last comes next, most often
+        read: Alert = kind.read(row, raw)
+        return read
+    return None
 
 
 def understand(raw: bytes) -> Alert:
@@ -69,11 +76,17 @@ def understand(raw: bytes) -> Alert:
         row = lenient(kind.row, fields)
     else:
         if not kind.general:  # its row would take records of the kinds that are asked before it
-            if len(_hints) >= _MOST_HINTS:
-                _hints.clear()
-            _hints[raw[:_HINT_BYTES]] = kind
+            _remember(raw, kind)
     read: Alert = kind.read(row, raw)
     return read
+
+
+def _remember(raw: bytes, kind: Kind[Any]) -> None:
+    if len(_hints) >= _MOST_HINTS:
+        _hints.clear()
+    start = raw[:_HINT_BYTES]
+    others = [each for each in _hints.get(start, ()) if each is not kind]
+    _hints[start] = [kind, *others]  # a new list: other threads may go through the old one
 
 
 def details(alert: Alert) -> Details:

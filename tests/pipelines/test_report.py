@@ -18,15 +18,18 @@ from pipelines.report import (
     accounts_of,
     counts_line,
     dead_table,
+    drift_table,
     partitions_table,
     read_status,
     shown,
     sinks_table,
 )
 from schemas.dead_letter import DeadLetter
+from schemas.drift import Change
 from schemas.receipt import Outcomes, Run
 from transforms.account import Settled
 from transforms.dead_letters import write_dead_letters
+from transforms.drift import Seen
 from transforms.owed import owe, pay
 from transforms.state_store import StateStore, place
 
@@ -206,3 +209,25 @@ def test_kinds_are_told_by_their_number() -> None:
     line = counts_line(counts)
     assert line == "kinds: 1,200 defender_alert, 1 unknown; 7 of unknown subscriptions"
     assert counts_line({}) == "kinds: none"
+
+
+def test_repairs_and_masked_secrets_are_told_where_there_were_any() -> None:
+    counts = {"unknown": 1, "repaired:single_quotes": 2, "repaired:byte_order_mark": 3, "masked": 4}
+    assert counts_line(counts) == (
+        "kinds: 1 unknown; repaired: 3 byte_order_mark, 2 single_quotes; masked: 4 secrets"
+    )
+
+
+def test_changed_shapes_are_listed_the_latest_first() -> None:
+    changes = [
+        Seen(Change("defender_alert", "new", f"[bold]Risk{n}", "string"), 1_200, 0, n)
+        for n in range(40, 0, -1)
+    ]
+    table = drift_table(changes, since_ms=5)
+    console = Console(width=100, record=True)
+    console.print(table)
+    lines = console.export_text().splitlines()
+    assert "[bold]Risk40 is new (string)" in lines[3]
+    assert "1,200" in lines[3]
+    assert "1970-01-01 00:00" in lines[3]
+    assert "… and 6 more" in lines[-1]

@@ -8,14 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.repairs import Repaired
 from schemas.wrappers import Refusal, unwrap
 
 
 def split(body: bytes) -> tuple[list[Any], list[Refusal]]:
     """The records, decoded, and the refusals."""
     found = unwrap(body)
-    records = [json.loads(piece) for piece in found if isinstance(piece, bytes)]
+    records = [json.loads(_body(piece)) for piece in found if not isinstance(piece, Refusal)]
     return records, [piece for piece in found if isinstance(piece, Refusal)]
+
+
+def _body(piece: bytes | Repaired) -> bytes:
+    return piece if isinstance(piece, bytes) else piece.body
 
 
 @pytest.mark.parametrize(
@@ -31,9 +36,14 @@ def split(body: bytes) -> tuple[list[Any], list[Refusal]]:
         (b'{"@odata.context":"c","value":[{"a":1}],"@odata.nextLink":"n"}', [b'{"a":1}']),
         (b'{"a":1}\n{"b":2}\r\n\n', [b'{"a":1}', b'{"b":2}']),
         (b'{"records":[{"a":1}]}\n{"records":[{"b":2}]}', [b'{"a":1}', b'{"b":2}']),
+        (
+            b'{"tables":[{"name":"T","columns":[{"name":"a","type":"int"},{"name":"b"}],'
+            b'"rows":[[1,"x"],[2.50,null]]}]}',
+            [b'{"a":1,"b":"x"}', b'{"a":2.50,"b":null}'],
+        ),
     ],
 )
-def test_records_are_exact_slices(body: bytes, records: list[bytes]) -> None:
+def test_records_come_out_of_their_wrapper_as_they_are(body: bytes, records: list[bytes]) -> None:
     assert unwrap(body) == records
 
 
@@ -48,6 +58,8 @@ def test_records_are_exact_slices(body: bytes, records: list[bytes]) -> None:
         b'{"value":"x"}',
         b'{"records":{"a":1}}',
         b'{"records":null}',
+        b'{"tables":["a"]}',
+        b'{"tables":[{"rows":[]}]}',
         b'{"inner":{"records":[{"a":1}]}}',
     ],
 )
@@ -67,16 +79,9 @@ def test_what_only_looks_like_a_wrapper_is_one_record(body: bytes) -> None:
         (b"hello", "not JSON: it begins with neither an object nor an array"),
         (b'"text"', "a record is a JSON object, not a string"),
         (b'{"a":1', "not JSON: it ends too early"),
-        (b"{'a':1}", "not JSON: object keys must be strings (byte 1)"),
-        (b'{"a":NaN}', "not JSON: invalid character (byte 5)"),
-        (b'{"a":"\x01"}', "not JSON: invalid character (byte 6)"),
-        (b'{"a":"\x00"}', "not JSON: invalid character (byte 6)"),
-        (b'{"a":"line\nbreak"}', "not JSON: invalid character (byte 10)"),
         (b'{"a":1}\x00', "not JSON: trailing characters (byte 8)"),
-        (b'{"a":1}{"b":2}', "not JSON: trailing characters (byte 8)"),
         (b'{"a":"\xff"}', "not UTF-8: byte 0xff at 6"),
         (b'{"a":"\xed\xa0\x80"}', "not UTF-8: byte 0xed at 6"),
-        (b'\xef\xbb\xbf{"a":1}', "not plain UTF-8: it begins with a byte order mark"),
         ('{"a":1}'.encode("utf-16"), "not UTF-8: it looks like UTF-16 or UTF-32"),
         ('{"a":1}'.encode("utf-16-be"), "not UTF-8: it looks like UTF-16 or UTF-32"),
         ('{"a":1}'.encode("utf-32"), "not UTF-8: it looks like UTF-16 or UTF-32"),
@@ -97,14 +102,9 @@ BROKEN = {
     "array": b'[{"time":"inner"}]',
     "word": b'{"time":"t2","a":tru}',
     "no value": b'{"time":}',
-    "single quotes": b'{"time":"t2","properties":{\'a\':\'b, {c}\'}}',
-    "unescaped quotes": b'{"time":"t2","text":"he said "hi" to {me}"}',
-    "one unescaped quote": b'{"time":"t2","text":"6" nail"}',
     "missing brace": b'{"time":"t2","a":{"b":1}',
     "missing bracket": b'{"time":"t2","a":[1,2}',
     "extra brace": b'{"time":"t2"}}',
-    "control character": b'{"time":"t\x07"}',
-    "bad escape": rb'{"time":"\x"}',
     "too deep": b'{"time":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
 }
 
@@ -159,13 +159,6 @@ def test_what_follows_the_records_is_not_lost(rest: bytes) -> None:
         b'{"a":1}',
         Refusal(rest, "not JSON: it follows the end of the records"),
     ]
-
-
-def test_lone_surrogates_become_replacement_characters() -> None:
-    body = rb'{"a":"\ud800 \uDC00\ud83d\ude00 \\ud800 \\\ud800"}'
-    assert unwrap(body) == [rb'{"a":"\ufffd \ufffd\ud83d\ude00 \\ud800 \\\ufffd"}']
-    assert unwrap(b'[%b,{"b":]' % body)[0] == unwrap(body)[0]
-    assert unwrap(rb'{"\udfff":1}') == [rb'{"\ufffd":1}']
 
 
 def test_escaped_nul_and_duplicate_keys_pass() -> None:
@@ -245,7 +238,7 @@ def test_any_records_come_out_of_any_wrapper(records: list[Any], ascii_only: boo
 def test_a_bad_record_anywhere_costs_itself_only(records: list[Any], data: st.DataObject) -> None:
     pieces = [json.dumps(record).encode() for record in records]
     at = data.draw(st.integers(0, len(pieces)))
-    bad = data.draw(st.sampled_from([b"42", b"null", b'{"id":}', b'{"id":1,}', b"{'id':1}"]))
+    bad = data.draw(st.sampled_from([b"42", b"null", b'{"id":}', b'{"id":1']))
     pieces.insert(at, bad)
     found = unwrap(b'{"records":[%b]}' % b",".join(pieces))
     assert isinstance(found[at], Refusal)
@@ -266,8 +259,15 @@ def test_any_bytes_yield_valid_objects_or_refusals(body: bytes) -> None:
     found = unwrap(body)
     assert found
     for piece in found:
-        if isinstance(piece, bytes):
-            assert isinstance(json.loads(piece), dict)
-        else:
+        if isinstance(piece, Refusal):
             assert piece.reason
             assert piece.body in body
+        else:
+            assert isinstance(json.loads(_body(piece)), dict)
+            assert isinstance(piece, bytes) or piece.original in body
+
+
+def test_a_row_that_does_not_fit_its_table_is_refused() -> None:
+    body = b'{"tables":[{"columns":[{"name":"a"},{"name":"b"}],"rows":[[1],[1,2]]}]}'
+    reason = "a row of 1 values in a table of 2 columns"
+    assert unwrap(body) == [Refusal(b"[1]", reason), b'{"a":1,"b":2}']

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from schemas.alert import SEVERITIES, STATUSES, Alert, Subscription
 from schemas.batch import NOBODY, AlertBatch, Dropped, Origin
 from schemas.receipt import Outcome
-from transforms.route import Where, compile_where, route_batch
+from transforms.route import Where, compile_where, route_batch, why_not
 
 SUBSCRIPTION = Subscription(
     "11111111-1111-1111-1111-111111111111",
@@ -220,6 +220,61 @@ def naive(where: dict[str, Any], a: Alert) -> bool:
 @given(WHERES, ALERTS)
 def test_compiled_and_naive_agree(where: dict[str, Any], a: Alert) -> None:
     assert compile_where(Where.model_validate(where))(a) is naive(where, a)
+
+
+# Why not
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ({}, ""),
+        ({"severity": "high"}, ""),
+        (
+            {"severity": {"at_least": "critical"}},
+            "severity is high, wanted is {at_least: critical}",
+        ),
+        ({"severity": "high", "status": ["resolved"]}, "status is new, wanted is [resolved]"),
+        ({"kind": "unknown"}, "kind is defender_alert, wanted is [unknown]"),
+        ({"environment": "test"}, "environment is Production, wanted is [test]"),
+        ({"tag": {"team": "blue"}}, "tag is Team: Red, cost: 42, wanted is {team: [blue]}"),
+        (
+            {"subscription": "x"},
+            f"subscription is {SUBSCRIPTION.id} Payments Prod, wanted is [x]",
+        ),
+        ({"alert_type": "Sql*"}, "alert_type is VM_SuspectProcess, wanted is [Sql*]"),
+        (
+            {"all": [{"status": "new"}, {"kind": "unknown"}]},
+            "kind is defender_alert, wanted is [unknown]",
+        ),
+        (
+            {"any": [{"status": "resolved"}, {"kind": "unknown"}]},
+            "none of these holds: [{status: [resolved]}, {kind: [unknown]}]",
+        ),
+        ({"not": {"severity": "high"}}, "it is what `not` excludes: {severity: [high]}"),
+    ],
+)
+def test_the_condition_that_is_not_met_is_told(where: dict[str, Any], why: str) -> None:
+    assert why_not(Where.model_validate(where), ALERT) == why
+
+
+def test_what_is_not_known_of_an_alert_is_told_as_such() -> None:
+    for key in ("environment", "subscription"):
+        why = why_not(Where.model_validate({key: "x"}), alert())
+        assert why == f"{key} is not known, wanted is [x]"
+    assert (
+        why_not(Where.model_validate({"product": "x"}), alert())
+        == "product is empty, wanted is [x]"
+    )
+
+
+@given(WHERES, ALERTS)
+def test_there_is_a_reason_exactly_when_the_predicate_does_not_hold(
+    where: dict[str, Any], a: Alert
+) -> None:
+    conditions = Where.model_validate(where)
+    assert bool(why_not(conditions, a)) != compile_where(conditions)(a)
+    assert why_not(None, a) == ""
 
 
 # Batches

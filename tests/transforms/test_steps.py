@@ -84,8 +84,28 @@ def test_parsing_passes_alerts_writes_dead_letters_and_counts_kinds(tmp_path: Pa
     assert counters(result) == {"unknown": 3}
 
 
+def test_repairs_and_masked_secrets_are_counted(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path))
+    secret = b'{"url":"https://a.example/?sig=abcdefghijklmnopqrstuvwxyz"}'
+    batches = [events(10, b"{'a':1}", b'{"a":1}{"b":2}', secret)]
+    (found,), result = run(batches, Batch, Parse(store))
+    assert counters(result) == {
+        "unknown": 4,
+        "repaired:single_quotes": 1,
+        "repaired:concatenated_objects": 2,
+        "masked": 1,
+    }
+    masked = found.alerts[3]
+    assert masked.raw == b'{"url":"https://a.example/?sig=[masked]"}'
+    assert masked.original == secret
+    (found,), result = run(batches, Batch, Parse(store, masking=False))
+    assert found.alerts[3].raw == secret
+    assert "masked" not in counters(result)
+
+
 def parse(store: StateStore, batch: Batch) -> AlertBatch:
     do_fn = _Parse(store)
+    do_fn.setup()
     do_fn.start_bundle()
     (parsed,) = do_fn.process(batch)
     do_fn.finish_bundle()
@@ -117,6 +137,7 @@ def test_of_a_debt_that_cannot_be_found_again_nothing_goes_on(tmp_path: Path) ->
 def test_a_bundle_writes_its_own_dead_letters_only(tmp_path: Path) -> None:
     store = StateStore(str(tmp_path))
     do_fn = _Parse(store)
+    do_fn.setup()
     for first in (0, 100):
         do_fn.start_bundle()
         list(do_fn.process(events(first, b"{")))
