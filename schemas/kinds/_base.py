@@ -59,6 +59,7 @@ class Row(msgspec.Struct, kw_only=True, gc=False):
 
 
 R = TypeVar("R", bound=Row)
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Fields:
@@ -112,13 +113,16 @@ class Kind(Generic[R]):
         return msgspec.json.Decoder(self.row).decode
 
 
-def lenient(row: type[R], fields: Fields) -> R:
-    """A row of whatever is there: keys match case-blind, values of wrong types are coerced."""
+def lenient(row: type[S], fields: Fields) -> S:
+    """A row of whatever is there: keys match case-blind, values of wrong types are coerced; so
+    in the objects that its fields hold."""
     return row(**{name: coerced(fields.get(key)) for name, key, coerced in _columns(row)})
 
 
 @functools.cache
-def _columns(row: type[Row]) -> list[tuple[str, str, Callable[[msgspec.Raw | None], Any]]]:
+def _columns(
+    row: type[msgspec.Struct],
+) -> list[tuple[str, str, Callable[[msgspec.Raw | None], Any]]]:
     return [(f.name, f.encode_name, _coercion(f.type)) for f in msgspec.structs.fields(row)]
 
 
@@ -128,6 +132,7 @@ def _coercion(wanted: Any) -> Callable[[msgspec.Raw | None], Any]:
         return lambda raw: raw or ABSENT
     decode = msgspec.json.Decoder(wanted).decode
     types = (wanted, *get_args(wanted))
+    inner = next((it for it in types if hasattr(it, "__struct_fields__")), None)
 
     def coerced(raw: msgspec.Raw | None) -> Any:
         if raw is None:
@@ -135,6 +140,8 @@ def _coercion(wanted: Any) -> Callable[[msgspec.Raw | None], Any]:
         try:
             return decode(raw)
         except msgspec.DecodeError:
+            if inner is not None and bytes(raw)[:1] == b"{":
+                return lenient(inner, Fields(raw))
             if datetime in types:
                 return moment(text(raw))
             if str in types:
