@@ -4,7 +4,7 @@ BIN := .venv/bin
 EVENTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types bench lock clean
+.PHONY: help setup run test fidelity lint types bench lock clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ run: setup ## Run the main job on this machine and show the account (EVENTS=fold
 
 test: setup ## Run the whole test suite
 	$(BIN)/pytest
+
+fidelity: setup ## Compare what is read of real events with what peers read (needs ../shared)
+	$(BIN)/python -m tests.fidelity
 
 lint: setup ## Check style and formatting
 	$(BIN)/ruff check .
