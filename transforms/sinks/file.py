@@ -1,4 +1,4 @@
-"""Files of JSON lines, for a data lake, an agent that tails a folder, or for keeping.
+"""Files of lines, JSON mostly, for a data lake, an agent that tails a folder, or for keeping.
 
 A file is written as `….ndjson.open` and renamed to `….ndjson` once nothing more will be added:
 whoever takes only the latter never sees half a file. Every chunk is appended by one write and
@@ -18,9 +18,11 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.alert import Alert
+from schemas.formats import FORMATS
 from schemas.formats.ndjson import ndjson
 from transforms.sinks.base import (
     Accepted,
@@ -43,6 +45,12 @@ class FileSettings(SinkSettings):
     """A folder of files with one alert a line."""
 
     folder: Path = Field(description="Where the files go; made if it is missing.")
+    format: str = Field(
+        "ndjson",
+        description="How a line is written: `ndjson`, with the record under `raw`; or any format "
+        "that `alertbeam explain --as` knows: ocsf, ecs, raw, …",
+        json_schema_extra={"enum": sorted(FORMATS)},
+    )
     max_bytes: int = Field(
         128_000_000, ge=1, description="Bytes after which a file is finished and a new one begun."
     )
@@ -54,6 +62,13 @@ class FileSettings(SinkSettings):
         description="Wait until the disk has every chunk. False: a power failure may take what "
         "already counted as delivered.",
     )
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise PydanticCustomError("choice", "no such format", {"choices": [*FORMATS]})
+        return name
 
 
 class File(Sink[FileSettings]):
@@ -67,7 +82,12 @@ class File(Sink[FileSettings]):
         return Limits(1_000_000)
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
-        return ndjson(alert, source=source, partition=partition)
+        if self.settings.format == "ndjson":
+            return ndjson(alert, source=source, partition=partition)
+        said = FORMATS[self.settings.format].say(alert)
+        if b"\n" in said:  # of the formats only the raw record has any, between its tokens
+            said = said.translate(None, b"\r\n")
+        return said
 
     def connect(self) -> Connection:
         return _Folder(self.name, self.settings)

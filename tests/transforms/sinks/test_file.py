@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
+from schemas.formats import FORMATS
 from schemas.receipt import Outcome
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity, parcels
 from transforms.delivery.engine import Engine
@@ -61,6 +63,29 @@ def test_a_line_an_alert_whatever_it_says(tmp_path):
     assert ids(file) == [identity(n) for n in range(50)]
     assert json.loads(file.read_text("utf-8").split("\n")[0])["raw"]["Description"] == HOSTILE
     assert unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_line_may_be_of_any_format(form, tmp_path):
+    writing = sink(tmp_path, format=form).connect()
+    payloads = [sink(tmp_path, format=form).encode(alert(n), SOURCE, PARTITION) for n in range(3)]
+    assert writing.send(payloads, 1.0) == Accepted()
+    writing.close()
+    (file,) = finished(tmp_path)
+    lines = file.read_bytes().split(b"\n")[:-1]
+    assert lines == payloads
+    if form not in ("ndjson", "raw"):
+        assert lines == [FORMATS[form].say(alert(n)) for n in range(3)]
+
+
+def test_the_raw_record_takes_one_line(tmp_path):
+    broken = msgspec.structs.replace(alert(1), raw=b'{\r\n "a": 1\n}')
+    assert sink(tmp_path, format="raw").encode(broken, SOURCE, PARTITION) == b'{ "a": 1}'
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match="no such format"):
+        sink(tmp_path, format="csv")
 
 
 def test_only_its_owner_can_read_what_it_writes(tmp_path):
