@@ -13,7 +13,7 @@ import msgspec
 
 __all__ = ["loads_loosely"]
 
-_MOST = 1 << 20  # characters; no event is longer
+_MOST = 1 << 16  # characters, where it is not JSON; no column holds more
 _TOKEN = re.compile(r"""\s*(?:([{\[])|([}\]])|([,:])|(["'])|([^\s,:{}\[\]"']+))""")
 _WORDS = {
     "True": "true",
@@ -24,12 +24,17 @@ _WORDS = {
     "nan": "null",
 }
 _SINGLE = re.compile(r"[{\[\s]*'")
-_QUOTE = {mark: re.compile(rf"\\.|{mark}", re.DOTALL) for mark in "\"'"}
 # What follows a string that is a key, a value in an object, an item of a list.
 _AFTER = {
-    ":": re.compile(r"\s*:"),
-    "{": re.compile(r"""\s*(?:,\s*(["'])[^"']{0,256}\1\s*:|}\s*(?:[,}\]]|\Z))"""),
-    "[": re.compile(r"\s*[,\]]"),
+    ":": r"\s*:",
+    "{": r"""\s*(?:,\s*(["'])[^"']{0,256}\1\s*:|}\s*(?:[,}\]]|\Z))""",
+    "[": r"\s*[,\]]",
+    "": "",
+}
+_LAST_QUOTE = {
+    quote + kind: re.compile(rf"(?:\\.)+|{quote}(?={after})", re.DOTALL)
+    for quote in "\"'"
+    for kind, after in _AFTER.items()
 }
 _NOT_JSON = re.compile(
     r"""\\(?:(u[0-9a-fA-F]{4}|["\\/bfnrt])|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8})|'|)|["\0-\x1f]"""
@@ -58,70 +63,87 @@ def loads_loosely(text: str) -> tuple[Any, str]:
         pass
     if len(text) > _MOST:
         return None, ""
-    whole = ""
-    nearly = "single_quotes" if _SINGLE.match(text) else "sloppy_json"
-    for name, ends in ((nearly, {}), ("unescaped_quotes", _AFTER)):
-        try:
-            return _decode(_as_json(text, ends)), name
-        except _CutOff as error:
-            whole = whole or str(error)
-        except (ValueError, RecursionError):
-            pass
     try:
-        found = _decode(whole)
+        return _decode(_as_json(text, guess=False)), _nearly(text)
+    except _CutOff as error:
+        return _whole_members(str(error))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _decode(_as_json(text, guess=True)), "unescaped_quotes"
+    except (ValueError, RecursionError):
+        return None, ""
+
+
+def _nearly(text: str) -> str:
+    return "single_quotes" if _SINGLE.match(text) else "sloppy_json"
+
+
+def _whole_members(text: str) -> tuple[Any, str]:
+    try:
+        found = _decode(text)
     except (ValueError, RecursionError):
         found = None
     return (found, "cut_off") if found else (None, "")
 
 
-def _as_json(text: str, ends: dict[str, re.Pattern[str]]) -> str:
-    """The text with JSON's quotes, words and commas. What else is wrong with it stays wrong.
+def _as_json(text: str, *, guess: bool) -> str:
+    """The text with JSON's quotes, words and commas. What else is wrong with it stays wrong, or
+    raises ValueError.
 
-    ends: what has to follow a string's last quote; without, its first quote is its last.
+    guess: a string's last quote is the first one that can be; else it is just the first one.
     """
     out: list[str] = []
     nest: list[str] = []
     whole = 0  # how much of `out` is members that have ended
-    is_key = False
+    is_key = False  # whether a key comes next
+    ended = ""  # `:` if a key has, `,` if a value has
     at = 0
     while token := _TOKEN.match(text, at):
-        opened, closed, mark, quote, word = token.groups()
+        opened, closed, mark, quote, word = token.groups("")
         at = token.end()
-        if quote:
-            last = _last_quote(text, at, quote, ends.get(":" if is_key else nest[-1]))
-            if last < 0:
-                break
-            out.append(f'"{_NOT_JSON.sub(_escaped, text[at:last])}"')
-            at = last + 1
-            whole = whole if is_key else len(out)
-        elif word:
-            out.append(_WORDS.get(word, word))
-        elif mark:
+        if mark != ended and not (closed and ended == ","):
+            raise ValueError("something is out of place")
+        if mark:
             whole = len(out) if mark == "," else whole
             out.append(mark)
             is_key = mark == "," and nest[-1] == "{"
+            ended = ""
         elif opened:
             out.append(opened)
             nest.append(opened)
             whole = len(out)
             is_key = opened == "{"
+            ended = ""
+        elif quote:
+            last = _last_quote(text, at, quote + ((":" if is_key else nest[-1]) if guess else ""))
+            if last < 0:
+                break
+            out.append(f'"{_NOT_JSON.sub(_escaped, text[at:last])}"')
+            at = last + 1
+            ended = ":" if is_key else ","
+            whole = whole if is_key else len(out)
+        elif word:
+            out.append(_WORDS.get(word, word))
+            ended = ","
         else:
             if out[-1] == ",":
                 out.pop()
             out.append(closed)
             nest.pop()
             whole = len(out)
+            is_key = False
+            ended = ","
             if not nest:
                 return "".join(out) + text[at:]
     raise _CutOff("".join(out[:whole]) + "".join("}" if o == "{" else "]" for o in nest[::-1]))
 
 
-def _last_quote(text: str, start: int, quote: str, after: re.Pattern[str] | None) -> int:
+def _last_quote(text: str, start: int, kind: str) -> int:
     """Where the string ends that begins there; -1 if it does not."""
-    for found in _QUOTE[quote].finditer(text, start):
-        if found[0] == quote and (after is None or after.match(text, found.end())):
-            return found.start()
-    return -1
+    ends = (found for found in _LAST_QUOTE[kind].finditer(text, start) if found[0][0] != "\\")
+    found = next(ends, None)
+    return found.start() if found else -1
 
 
 def _escaped(odd: re.Match[str]) -> str:
