@@ -49,7 +49,7 @@ class FileSettings(SinkSettings):
         "ndjson",
         description="How a line is written: `ndjson`, with the record under `raw`; or any format "
         "that `alertbeam explain --as` knows: ocsf, ecs, raw, …",
-        json_schema_extra={"enum": sorted(FORMATS)},
+        json_schema_extra={"enum": [*FORMATS]},
     )
     max_bytes: int = Field(
         128_000_000, ge=1, description="Bytes after which a file is finished and a new one begun."
