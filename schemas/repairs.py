@@ -25,7 +25,7 @@ from schemas.kinds._strings import loads_loosely
 
 __all__ = ["Repaired", "repaired", "text_line"]
 
-_MOST_BYTES = 256 * 1024  # what is longer by itself was never seen, and would take long
+_MOST_BYTES = 64 * 1024  # what is longer by itself was never seen, and would take long
 _WHOLE = {"single_quotes", "sloppy_json", "unescaped_quotes"}  # not "cut_off"
 
 

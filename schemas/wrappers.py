@@ -49,6 +49,7 @@ _MAGIC = {
     b"PK\x03\x04": "it looks like a zip file",
     b"Obj\x01": "it looks like Avro",
 }
+_MOST_BROKEN = 100  # pieces of one body that no repair reads: then it is no longer tried
 _BOM = b"\xef\xbb\xbf"
 _NOUNS = {b'"': "a string", b"[": "an array", b"t": "true", b"f": "false", b"n": "null"}
 
@@ -270,7 +271,11 @@ def _array(text: bytes) -> Pieces:
     if not head:
         return []
     pieces, rest = _split(text[head.end() :])
-    found: Pieces = [_try(piece) for piece in pieces]
+    found: Pieces = []
+    broken = 0
+    for piece in pieces:
+        found.append(_try(piece, repair=broken < _MOST_BROKEN))
+        broken += isinstance(found[-1], Refusal)
     if rest and not _is_object(b'{"":0' + rest):  # more than the wrapper's other keys and its end
         found.append(Refusal(rest, "not JSON: it follows the end of the records"))
     return found
@@ -303,11 +308,11 @@ def _concatenated(text: bytes) -> Pieces:
     return pieces
 
 
-def _try(piece: bytes) -> bytes | Repaired | Refusal:
+def _try(piece: bytes, repair: bool = True) -> bytes | Repaired | Refusal:
     try:
         _validate(piece)
     except (msgspec.DecodeError, RecursionError) as error:
-        return repaired(piece) or Refusal(piece, _why(piece, error))
+        return (repaired(piece) if repair else None) or Refusal(piece, _why(piece, error))
     return _judge(piece)
 
 
