@@ -67,7 +67,8 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """`name@example.com`, `NT\\name`, `host.example.com`, `folder/file`; else the name."""
         name, domain = self.name, self.domain
         if self.type in ("file", "process") and self.path and name:
-            return self.path.rstrip("\\/") + ("\\" if "\\" in self.path else "/") + name
+            is_windows = "\\" in self.path or self.path[1:2] == ":"
+            return self.path.rstrip("\\/") + ("\\" if is_windows else "/") + name
         if not name or not domain or "@" in name or "\\" in name:
             return name
         if self.type == "host":

@@ -13,13 +13,13 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details
-from schemas.kinds import _base
+from schemas.kinds import _alerts, _base, iot_alert
 from schemas.kinds._base import ABSENT, Fields, Kind
 
 __all__ = ["KIND"]
 
 NAME = "defender_alert"
-_SIGNS = ("SystemAlertId", "AlertDisplayName", "AlertType")
+_IOT = _alerts.IOT
 
 
 class _Resource(msgspec.Struct, gc=False):
@@ -54,13 +54,12 @@ class Row(_base.Row, kw_only=True, gc=False):
 
 
 def tells(fields: Fields) -> bool:
-    """Two of the three signs: an alert may lack its id."""
-    if "Type" in fields or "AlertName" in fields:
-        return False
-    return sum(sign in fields for sign in _SIGNS) >= 2
+    return _alerts.is_exported(fields) and _IOT not in fields.text("ProductName")
 
 
 def read(row: Row, raw: bytes) -> Alert:
+    if _IOT in (row.ProductName or ""):
+        return iot_alert.understood(raw)  # an alert has nothing else to tell them apart by
     entity = row.SystemAlertId or _base.body_hash(raw)
     # An update may change neither status nor time: a checksum of the whole tells it apart.
     version = f"{row.Status or ''} {row.ProcessingEndTime or ''} {zlib.crc32(raw):08x}"
@@ -106,7 +105,7 @@ def _subscription(row: Row, resources: tuple[str, ...]) -> str:
 
 
 def details(raw: bytes) -> Details:
-    return Details()
+    return _alerts.mentioned(Fields(raw))
 
 
 KIND = Kind(
@@ -115,5 +114,6 @@ KIND = Kind(
     tells,
     read,
     details,
-    told_by="two of `SystemAlertId`, `AlertDisplayName`, `AlertType`; no `Type` or `AlertName`",
+    told_by="two of `SystemAlertId`, `AlertDisplayName`, `AlertType`; no `Type` or `AlertName`;"
+    " not an `iot_alert`",
 )

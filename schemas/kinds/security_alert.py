@@ -13,12 +13,13 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details
-from schemas.kinds import _base
+from schemas.kinds import _alerts, _base, iot_alert
 from schemas.kinds._base import ABSENT, Fields, Kind
 
 __all__ = ["KIND"]
 
 NAME = "security_alert"
+_IOT = _alerts.IOT
 _RESOURCE_KEYS = frozenset({"azureid", "resourceid"})
 
 
@@ -56,12 +57,13 @@ class Row(_base.Row, kw_only=True, gc=False):
 
 
 def tells(fields: Fields) -> bool:
-    if "Type" in fields:
-        return fields.text("Type").lower() == "securityalert"
-    return "AlertName" in fields and "SystemAlertId" in fields
+    named = fields.text("ProductName") + fields.text("ProviderName")
+    return _alerts.is_row(fields) and _alerts.IOT not in named
 
 
 def read(row: Row, raw: bytes) -> Alert:
+    if _IOT in (row.ProductName or "") or _IOT in (row.ProviderName or ""):
+        return iot_alert.understood(raw)  # a row has nothing else to tell them apart by
     entity = row.SystemAlertId or _base.body_hash(raw)
     # A row has its own id, which an export that repeats it keeps.
     last = row.item_id or ("" if row.ProcessingEndTime else _base.body_hash(raw))
@@ -115,7 +117,7 @@ def _subscription(row: Row, resources: tuple[str, ...]) -> str:
 
 
 def details(raw: bytes) -> Details:
-    return Details()
+    return _alerts.mentioned(Fields(raw))
 
 
 KIND = Kind(
@@ -124,5 +126,6 @@ KIND = Kind(
     tells,
     read,
     details,
-    told_by="`Type` is `SecurityAlert`; without `Type`: `AlertName` and `SystemAlertId`",
+    told_by="`Type` is `SecurityAlert`; without `Type`: `AlertName` and `SystemAlertId`; not an"
+    " `iot_alert`",
 )

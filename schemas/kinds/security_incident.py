@@ -14,11 +14,26 @@ import msgspec
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import _base
+from schemas.kinds._alerts import loose
 from schemas.kinds._base import ABSENT, Fields, Kind
+from schemas.kinds._entities import scalar
 
 __all__ = ["KIND"]
 
 NAME = "security_incident"
+_OWNER = ("userprincipalname", "email", "assignedto")
+_COLUMNS = {
+    "incident_number": "IncidentNumber",
+    "provider_incident_id": "ProviderIncidentId",
+    "workspace_id": "TenantId",
+    "classification": "Classification",
+    "classification_reason": "ClassificationReason",
+    "classification_comment": "ClassificationComment",
+    "modified_by": "ModifiedBy",
+    "created": "CreatedTime",
+    "closed": "ClosedTime",
+}
+_COUNTS = {"alerts": "alertscount", "bookmarks": "bookmarkscount", "comments": "commentscount"}
 
 
 class Row(_base.Row, kw_only=True, gc=False):
@@ -85,7 +100,38 @@ def _listed(data: Any, name: str) -> tuple[str, ...]:
 
 
 def details(raw: bytes) -> Details:
-    return Details()
+    """Whoever works on the incident is an attribute, no entity: nobody who took part in it."""
+    fields = Fields(raw)
+    owner, more = _lowered(loose(fields, "Owner")), _lowered(loose(fields, "AdditionalData"))
+    attributes = {ours: fields.text(theirs) for ours, theirs in _COLUMNS.items()}
+    attributes |= {ours: scalar(more.get(theirs)) for ours, theirs in _COUNTS.items()}
+    attributes["owner"] = next(filter(None, (scalar(owner.get(name)) for name in _OWNER)), "")
+    attributes["owner_id"] = scalar(owner.get("objectid"))
+    attributes["products"] = ", ".join(_ids(more.get("alertproductnames")))
+    attributes["rules"] = ", ".join(_ids(loose(fields, "RelatedAnalyticRuleIds")))
+    labels = _base.values_of(loose(fields, "Labels"), frozenset({"labelname"}))
+    attributes["labels"] = ", ".join(labels)
+    return Details(
+        related=_base.unique(
+            (*_ids(loose(fields, "AlertIds")), *_ids(loose(fields, "BookmarkIds")))
+        ),
+        attributes={
+            name: text for name, text in attributes.items() if text and text.lower() != "none"
+        },
+    )
+
+
+def _lowered(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {}
+    return {name.lower(): inner for name, inner in value.items()}
+
+
+def _ids(value: Any) -> list[str]:
+    """Of a list, or of one in a text."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [text for item in value if (text := scalar(item))] if isinstance(value, list) else []
 
 
 KIND = Kind(

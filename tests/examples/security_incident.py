@@ -21,7 +21,11 @@ def record(**overrides: Any) -> dict[str, Any]:
         "Description": "",
         "Severity": "Low",
         "Status": "New",
-        "Owner": '{"objectId":null,"email":null,"assignedTo":null,"userPrincipalName":null}',
+        "Classification": "TruePositive",
+        "ClassificationReason": "SuspiciousActivity",
+        "ClassificationComment": "Seen before.",
+        "Owner": '{"objectId":"aaaaaaaa-9999-4222-8333-444455556666","email":null,'
+        '"assignedTo":"Sam","userPrincipalName":"sam@corp.example"}',
         "ProviderName": "Azure Sentinel",
         "ProviderIncidentId": "41",
         "FirstActivityTime": "2026-03-04T09:50:00.5Z",
@@ -29,12 +33,20 @@ def record(**overrides: Any) -> dict[str, Any]:
         "LastModifiedTime": "2026-03-04T10:29:59.25Z",
         "CreatedTime": "2026-03-04T10:25:00Z",
         "IncidentNumber": 41,
+        "ClosedTime": None,
+        "RelatedAnalyticRuleIds": '["eeeeeeee-1111-4222-8333-444455556666"]',
         "AlertIds": '["bbbbbbbb-1111-4222-8333-444455556666"]',
+        "BookmarkIds": "[]",
+        "Comments": "[]",
+        "Labels": '[{"labelName":"identity","labelType":"User"}]',
+        "ModifiedBy": "sam@corp.example",
         "IncidentUrl": f"{PORTAL}/Microsoft_Azure_Security_Insights/Incident/subscriptions"
         f"/{SUBSCRIPTION}/resourceGroups/rg-monitoring/providers"
         f"/Microsoft.OperationalInsights/workspaces/soc/providers/Microsoft.SecurityInsights"
         f"/Incidents/{name}",
-        "AdditionalData": '{"alertsCount":1,"tactics":["InitialAccess"],"techniques":["T1078"]}',
+        "AdditionalData": '{"alertsCount":1,"bookmarksCount":0,"commentsCount":2,'
+        '"alertProductNames":["Azure Sentinel"],"tactics":["InitialAccess"],'
+        '"techniques":["T1078"]}',
         "Type": "SecurityIncident",
     }
     return record | overrides

