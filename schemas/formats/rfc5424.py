@@ -2,8 +2,15 @@
 
 Source: RFC 5424; framing (RFC 6587, RFC 5425) is the sink's. No byte order mark, since it would
 stand between the header and `CEF:`. Control characters and line breaks in the message go, so that
-it stays one event under any framing. It is cut, at a code point, to the bytes that are left: a
-format that shortens better is to be asked for no more than `max_bytes - len(header)`.
+it stays one event under any framing. It is cut, at a code point, to the bytes that are left. A
+format that shortens better, and has no such characters, goes behind the `header` as it is: it is to
+be asked for no more than `max_bytes - len(header)`.
+
+`structured` is for receivers that know none of those. Structured data holds the main fields, each
+cut to 200 characters: event_id, kind, severity, status, entity, product, alert_type, resource,
+subscription_id, subscription_name; its SD-ID has the number that RFC 5612 sets aside for those
+without their own. The message is the record's JSON; where that does not fit, title and description.
+Nothing is dropped but what does not fit.
 """
 
 from __future__ import annotations
@@ -11,12 +18,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from schemas.alert import Alert
 from schemas.formats._base import Format
 from schemas.formats._text import HARMLESS, cut
 
-__all__ = ["FORMATS", "header", "rfc5424"]
+__all__ = ["FORMATS", "header", "rfc5424", "structured"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SEVERITIES = {
@@ -30,10 +38,42 @@ _SEVERITIES = {
 _PARAMETER = str.maketrans({**HARMLESS, ord('"'): r"\"", ord("\\"): r"\\", ord("]"): r"\]"})
 _CONTROLS = bytes(code for code, harmless in HARMLESS.items() if code < 0x80 and not harmless)
 _SD = '="]'  # not in the names of structured data
+_SD_ID = "alert@32473"
 _BLANKS = bytes.maketrans(b"\t\n\r", b"   ")
 
 StructuredData = Mapping[str, Mapping[str, str]]
 """SD-ID (`name@enterprise-number`) to parameters."""
+
+
+def structured(alert: Alert, *, max_bytes: int = 8192, **names: Any) -> bytes:
+    """The alert as one syslog message, unframed, at most `max_bytes` long; from 480 on all fit.
+
+    names: as for `header`; without `msgid` it is the alert's kind.
+    """
+    names = {"msgid": alert.kind, **names}
+    head = header(alert, **names, data={_SD_ID: _fields(alert)})
+    if len(head) > max_bytes:
+        head = header(alert, **names, data={_SD_ID: {"event_id": alert.event_id}})
+    message = alert.raw
+    if len(message) > max_bytes - len(head):
+        message = f"{alert.title}: {alert.description}".encode("utf-8", "replace")
+    return rfc5424(message, head, max_bytes=max_bytes)
+
+
+def _fields(alert: Alert) -> dict[str, str]:
+    named = {
+        "event_id": alert.event_id,
+        "kind": alert.kind,
+        "severity": alert.severity,
+        "status": alert.status,
+        "entity": alert.entity,
+        "product": alert.product,
+        "alert_type": alert.alert_type,
+        "resource": alert.resource,
+        "subscription_id": alert.subscription_id,
+        "subscription_name": alert.subscription.name if alert.subscription else "",
+    }
+    return {name: text[:200] for name, text in named.items() if text}
 
 
 def rfc5424(message: bytes, head: bytes, *, max_bytes: int = 8192) -> bytes:
@@ -98,11 +138,12 @@ def _element(identity: str, parameters: Mapping[str, str]) -> str:
 FORMATS = (
     Format(
         "rfc5424",
-        lambda alert: rfc5424(alert.raw, header(alert)),
+        structured,
         media_type="text/plain",
         standard="RFC 5424",
-        drops="nothing, where the record fits",
-        shortens="the message is cut at a code point",
+        drops="nothing where the record fits; else all but main fields, title and description",
+        shortens="main fields are cut to 200 characters; a record that does not fit gives way to "
+        "its title and description, and these are cut at a code point",
         max_bytes=8192,
     ),
 )

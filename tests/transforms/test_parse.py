@@ -87,7 +87,7 @@ def test_a_bug_in_a_kind_costs_its_record_only(
     kind = KINDS["security_incident"]
     buggy = dataclasses.replace(kind, read=fails)  # type: ignore[arg-type]
     monkeypatch.setitem(KINDS, kind.name, buggy)
-    monkeypatch.setattr("schemas.kinds._hints", {encoded(security_incident())[:12]: buggy})
+    monkeypatch.setattr("schemas.kinds._hints", {encoded(security_incident())[:12]: [buggy]})
     parsed, dead = parse_batch(batch(incident, good))
     assert [alert.sequence for alert in parsed.alerts] == [101]
     assert [(letter.reason, letter.body) for letter in dead] == [

@@ -63,10 +63,11 @@ class SplunkHecSettings(SinkSettings):
         description="The source; without it, `namespace/hub;` of the hub that the alert came from.",
     )
     host: str = Field("", description="The host; without it, the collector decides.")
-    event_shape: Literal["body_wrapped", "raw"] = Field(
+    event_shape: Literal["body_wrapped", "raw", "cim"] = Field(
         "body_wrapped",
-        description="`body_wrapped`: the alert under `body`, as the add-on writes it; "
-        "`raw`: the alert itself.",
+        description="`body_wrapped`: the alert under `body`, as the add-on writes it; `raw`: the "
+        "alert itself; `cim`: the fields of the Common Information Model's Alerts, and the alert "
+        "under `body`.",
     )
     max_bytes: int = Field(
         1_000_000, ge=1_000, description="Bytes of events in one request, before compression."

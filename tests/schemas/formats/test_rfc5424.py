@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.alert import SEVERITIES, Alert
+from schemas.alert import SEVERITIES, Alert, Subscription
 from schemas.formats.cef import cef
-from schemas.formats.rfc5424 import header, rfc5424
+from schemas.formats.leef import leef
+from schemas.formats.rfc5424 import header, rfc5424, structured
 from schemas.kinds import understand
-from tests.fixtures import defender_alert, encoded, hostile
+from tests.fixtures import SUBSCRIPTION, defender_alert, encoded, hostile
+from tests.strategies import alerts
 
 PRINTABLE = r"[!-~]"
 MESSAGE = re.compile(
@@ -92,8 +95,69 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
     assert rfc5424(b"a\xffb", b"") == "a\ufffdb".encode()
 
 
-def test_a_format_that_shortens_better_is_asked_for_the_room_that_is_left() -> None:
+def parameters(data: str) -> dict[str, str]:
+    """Of the one SD-ELEMENT that is ours."""
+    element = re.fullmatch(r'\[alert@32473((?: \w+="(?:[^"\\\]]|\\["\\\]])*")+)\]', data)
+    assert element
+    found = re.findall(r' (\w+)="((?:[^"\\\]]|\\.)*)"', element[1])
+    assert len(dict(found)) == len(found)
+    return {name: re.sub(r"\\(.)", r"\1", text) for name, text in found}
+
+
+def test_structured_carries_the_main_fields_and_the_record() -> None:
+    made = alert(subscription=Subscription(SUBSCRIPTION, 'Shop "EU" [1]'))
+    message = parse(structured(made, hostname="beam-1", facility=4))
+    assert message[:6] == ("35", "2026-03-04T10:13:14.987Z", "beam-1", "alertbeam", "-", made.kind)
+    assert parameters(message[6]) == {
+        "event_id": made.event_id,
+        "kind": "defender_alert",
+        "severity": "high",
+        "status": "new",
+        "entity": made.entity,
+        "product": "Microsoft Defender for Cloud",
+        "alert_type": "VM_SuspiciousDownload",
+        "resource": "shop-vm-1",
+        "subscription_id": SUBSCRIPTION,
+        "subscription_name": 'Shop "EU" [1]',
+    }
+    assert message[7].encode() == made.raw
+
+
+def test_a_record_that_does_not_fit_gives_way_to_title_and_description() -> None:
+    message = parse(structured(alert(), max_bytes=1500))
+    assert message[7] == f"{alert().title}: {alert().description}"
+    assert "event_id" in parameters(message[6])
+
+
+def test_main_fields_that_do_not_fit_leave_the_id() -> None:
+    long = dict.fromkeys(("entity", "product", "alert_type"), "\\" * 300)
+    message = parse(structured(alert(**long), max_bytes=480))
+    assert parameters(message[6]) == {"event_id": alert().event_id}
+
+
+@given(alerts(), st.sampled_from([480, 1500, 8192]))
+def test_any_alert_is_one_message_without_a_forged_parameter(made: Alert, size: int) -> None:
+    said = structured(made, hostname="h" * 300, app_name="a" * 60, max_bytes=size)
+    assert len(said) <= size
+    message = parse(said)
+    assert len("".join(message).splitlines()) == 1
+    assert message[5] == made.kind
+    found = parameters(message[6])
+    assert found["event_id"] == made.event_id
+    assert len(found) == 1 or {"kind", "severity", "status"} <= set(found)
+    assert set(found) <= {
+        *("event_id", "kind", "severity", "status", "entity", "product", "alert_type"),
+        *("resource", "subscription_id", "subscription_name"),
+    }
+
+
+@pytest.mark.parametrize("say", [cef, leef])
+def test_a_format_that_shortens_better_goes_behind_the_header_as_it_is(
+    say: Callable[..., bytes],
+) -> None:
     head = header(alert())
-    message = rfc5424(cef(alert(), max_bytes=400 - len(head)), head, max_bytes=400)
-    assert len(message) <= 400
-    assert b" msg=" in message
+    line = say(alert(), max_bytes=400 - len(head))
+    assert rfc5424(line.replace(b"\t", b" "), head, max_bytes=400) == head + line.replace(
+        b"\t", b" "
+    )
+    assert b"msg=" in line

@@ -51,17 +51,71 @@ destination out {{
 log {{ source(in); destination(out); }};
 """
 
+# The parts of every message, as a line of JSON. CEF: liblognorm, in mmnormalize. LEEF: mmfields,
+# which the documentation offers for such formats.
+RSYSLOG_PARTS = """
+global(workDirectory="{folder}" maxMessageSize="16k"
+       parser.escapeControlCharactersOnReceive="off")
+module(load="imtcp")
+module(load="mmnormalize")
+module(load="mmfields")
+module(load="mmpstrucdata")
+input(type="imtcp" address="127.0.0.1" port="{tcp}")
+template(name="parts" type="list" option.jsonf="on") {{
+  property(outname="pri" name="pri" format="jsonf")
+  property(outname="time" name="timereported" dateFormat="rfc3339" format="jsonf")
+  property(outname="host" name="hostname" format="jsonf")
+  property(outname="app" name="app-name" format="jsonf")
+  property(outname="procid" name="procid" format="jsonf")
+  property(outname="msgid" name="msgid" format="jsonf")
+  property(outname="msg" name="msg" format="jsonf")
+  property(outname="parts" name="$!" format="jsonf")
+}}
+if $msg startswith "CEF:" then {{
+  action(type="mmnormalize" rule="rule=:%.:cef%" useRawMsg="off" path="$!cef")
+}} else if $msg startswith "LEEF:" then {{
+  action(type="mmfields" separator="\t" jsonRoot="!leef")
+}}
+action(type="mmpstrucdata")
+action(type="omfile" file="{out}" template="parts")
+"""
+
+# The header and the attributes of LEEF: csv-parser, twice.
+SYSLOG_NG_PARTS = """
+@version: 3.38
+options {{ keep-hostname(yes); stats-freq(0); }};
+source in {{ syslog(transport("tcp") ip("127.0.0.1") port({tcp})); }};
+parser leef {{
+  csv-parser(columns({header}) delimiters("|") flags(greedy) dialect(escape-none) quote-pairs(''));
+  csv-parser(columns({attributes}) template("${{leef.6}}")
+             delimiters("\t") dialect(escape-none) quote-pairs(''));
+}};
+destination out {{
+  file("{out}" time-zone("UTC") frac-digits(3) template("$(format-json --scope none
+    pri=$PRI time=$S_ISODATE host=$HOST app=$PROGRAM procid=$PID msgid=$MSGID msg=$MSG
+    --key .SDATA.* --key leef.*)\n"));
+}};
+log {{ source(in); if (match("^LEEF:" value("MSG"))) {{ parser(leef); }}; destination(out); }};
+"""
+_NAMES = {
+    "header": ", ".join(f'"leef.{place}"' for place in range(7)),
+    "attributes": ", ".join(f'"leef.{place}"' for place in range(10, 60)),
+}
+
 
 class Daemon:
     """One of the two, running. `program`: rsyslog or syslog-ng."""
 
-    def __init__(self, program: str, folder: Path, cert: Path, key: Path) -> None:
+    def __init__(
+        self, program: str, folder: Path, cert: Path, key: Path, template: str = ""
+    ) -> None:
         self.folder = folder
         self.out = folder / "out"
         self.tcp, self.tls, self.lf, self.udp = (_free(kind) for kind in (1, 1, 1, 2))
         self._config = folder / "config"
-        template = RSYSLOG if program == "rsyslog" else SYSLOG_NG
-        self._config.write_text(template.format(**vars(self), cert=cert, key=key))
+        template = template or (RSYSLOG if program == "rsyslog" else SYSLOG_NG)
+        self._config.write_text(template.format(**vars(self), **_NAMES, cert=cert, key=key))
+        self._ports = [self.tcp, self.tls] if "{tls}" in template else [self.tcp]
         self._command, self._env = _command(program, folder, self._config)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -72,7 +126,7 @@ class Daemon:
         )
         log.close()
         until = time.monotonic() + 10
-        for port in (self.tcp, self.tls):
+        for port in self._ports:
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port), 1).close()

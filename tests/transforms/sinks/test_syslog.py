@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -124,11 +125,40 @@ class TestEncoding:
         assert f"|8|externalId={identity(1)} " in said
         assert len(said.encode()) <= 8000
 
-    @pytest.mark.parametrize("form", ["rfc5424", "cef"])
-    def test_nothing_hostile_leaves_a_control_character(self, form):
-        said = self.encode(
-            alert(1, text=HOSTILE, alert_type=HOSTILE, resource=HOSTILE), format=form
+    def test_leef_comes_in_a_syslog_header_and_keeps_to_the_cap_of_qradar(self):
+        said = self.encode(alert(1, text="long " * 5000, link="x" * 5000), format="leef")
+        assert (
+            " - LEEF:2.0|Microsoft|Microsoft Defender for Cloud|1.0|VM_SuspectSignIn|0x09|" in said
         )
+        assert f"\texternalId={identity(1)}\t" in said
+        assert len(said.encode()) <= 4096
+        more = self.encode(alert(1), format="leef", max_bytes=480)
+        assert len(more) <= 480
+
+    def test_the_cap_of_qradar_is_only_for_what_goes_there(self):
+        assert sink(format="leef").settings.max_bytes == 4096
+        assert sink(format="leef", max_bytes=32_000).settings.max_bytes == 32_000
+        assert sink(format="cef").settings.max_bytes == 8000
+
+    def test_cef_iot_says_alerts_of_defender_for_iot_as_its_sensors_do(self):
+        said = self.encode(alert(1, kind="iot_alert"), format="cef_iot")
+        assert "CEF:0|Microsoft Defender for IoT/CyberX|" in said
+        assert self.encode(alert(1), format="cef_iot") == self.encode(alert(1), format="cef")
+
+    @pytest.mark.parametrize("form", ["cef", "leef"])
+    def test_what_a_record_mentions_can_be_left_out(self, form):
+        record = {"Entities": [{"$id": "1", "Address": "203.0.113.7", "Type": "ip"}]}
+        made = alert(1, raw=json.dumps(record).encode())
+        assert "src=203.0.113.7" in self.encode(made, format=form)
+        assert "203.0.113.7" not in self.encode(made, format=form, entities=False)
+
+    @pytest.mark.parametrize("form", ["rfc5424", "cef", "cef_iot", "leef"])
+    @pytest.mark.parametrize("kind", ["defender_alert", "iot_alert"])
+    def test_nothing_hostile_leaves_a_control_character(self, form, kind):
+        made = alert(1, kind=kind, text=HOSTILE, alert_type=HOSTILE, resource=HOSTILE)
+        said = self.encode(made, format=form)
+        if form == "leef":
+            said = said.replace("\t", "")
         assert not [c for c in said if c < " " or "\x7f" <= c < "\xa0" or c in "\u2028\u2029"]
 
 

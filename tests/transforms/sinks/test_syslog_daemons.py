@@ -17,7 +17,8 @@ from tests.transforms.sinks.daemons import Daemon, missing
 from transforms.delivery.engine import Engine
 from transforms.sinks.syslog import Syslog, SyslogSettings
 
-ID = re.compile(r'(?:event_id="|\|8\|externalId=)([0-9a-f]{32})')
+# rsyslog writes a tab as #011 unless told otherwise.
+ID = re.compile(r'(?:event_id="|\|8\|externalId=|(?:\t|#011)externalId=)([0-9a-f]{32})')
 
 
 @pytest.fixture(params=["rsyslog", "syslog-ng"])
@@ -66,7 +67,7 @@ def ids(daemon: Daemon, count: int, within: float = 5.0) -> list[str]:
     return [match[1] if match else "an event without an id" for match in found]
 
 
-@pytest.mark.parametrize("form", ["rfc5424", "cef"])
+@pytest.mark.parametrize("form", ["rfc5424", "cef", "leef"])
 @pytest.mark.parametrize("way", ["tcp", "tls", "udp", "lf"])
 def test_every_alert_is_one_event_whatever_it_says(daemon, deliver, way, form):
     framing = {"framing": "lf"} if way == "lf" else {}
