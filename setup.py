@@ -29,7 +29,10 @@ setup(
         "dev": [
             "cryptography",  # test certificates
             "hypothesis",
+            "jsonschema",
             "mypy",
+            "ocsf-json-schema",  # OCSF's published schemas, and models of its classes
+            "py-ocsf-models",
             "pytest",
             "pytest-timeout",
             "ruff",
