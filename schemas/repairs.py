@@ -100,8 +100,8 @@ def _loosely(body: bytes) -> tuple[str, Any]:
 # Lines that were never JSON. What they begin with is enough: their kinds look closer.
 
 _TEXT = re.compile(
-    rb"(?:<\d{1,3}>)?"
-    rb"(?:1 (?:\d{4}-\d\d-\d\dT|- )"  # RFC 5424
+    rb"<\d{1,3}>[^\s<]"  # a priority
+    rb"|(?:1 (?:\d{4}-\d\d-\d\dT|- )"  # RFC 5424
     rb"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S"  # RFC 3164
     rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* \S+ [\w./-]+(?:\[\d+\])?:)"  # rsyslog's own format
     rb"|<Event[\s>]"

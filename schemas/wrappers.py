@@ -50,6 +50,7 @@ _MAGIC = {
     b"Obj\x01": "it looks like Avro",
 }
 _MOST_BROKEN = 100  # pieces of one body that no repair reads: then it is no longer tried
+_END_OF_EVENT = b"</Event>"
 _BOM = b"\xef\xbb\xbf"
 _NOUNS = {b'"': "a string", b"[": "an array", b"t": "true", b"f": "false", b"n": "null"}
 
@@ -108,6 +109,7 @@ def _unmarked(body: bytes) -> Pieces:
         reason = _why(text, error)
     return (
         _surrogates(text)
+        or _windows_events(text)
         or _lines_or_objects(text)
         or _array(text)
         or [text_line(text) or repaired(text) or Refusal(body, reason)]
@@ -236,6 +238,17 @@ def _surrogates(text: bytes) -> Pieces:
         pieces.append(piece if came == piece else Repaired(piece, came, ("lone_surrogate",)))
         at += len(piece)
     return pieces
+
+
+def _windows_events(text: bytes) -> Pieces:
+    """Windows events in XML behind each other, whose values may hold line breaks. Else nothing."""
+    if not text.startswith((b"<Event>", b"<Event ")) or not text.endswith(_END_OF_EVENT):
+        return []
+    events = [event.strip(BLANKS) + _END_OF_EVENT for event in text.split(_END_OF_EVENT)[:-1]]
+    return [
+        text_line(event) or Refusal(event, "not XML: it follows a Windows event")
+        for event in events
+    ]
 
 
 def _lines_or_objects(text: bytes) -> Pieces:

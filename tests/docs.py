@@ -110,7 +110,8 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1]
     guid = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", "deadbeef-dead-", value)
-    return [value + "x", "x" + value, guid]
+    address = re.sub(r"\d{1,3}(\.\d{1,3}){3}", "192.0.2.99", value)
+    return [value + "x", "x" + value, guid, address]
 
 
 def seen(record: Any) -> dict[str, Any]:
@@ -129,9 +130,23 @@ def sources(record: dict[str, Any]) -> dict[str, list[str]]:
     """Field → where it comes from, the first choice first: `AlertSeverity`, `Entities[].Name`."""
     found: dict[str, list[str]] = {}
     for name, value in seen(record).items():
-        if name != "kind" and value:
-            found[name] = list(_sources(record, name))
+        if name != "kind" and value and value != "unknown":
+            found[name] = list(_sources(record, name)) or [_unfound(record, name, value)]
     return found
+
+
+def _unfound(record: Any, name: str, value: Any) -> str:
+    """Where changing one value of the record made no difference."""
+    if name in ("product", "vendor"):
+        return f"always {value}"
+    if "message" in record and len(record) < 4:
+        return "`message`"  # a line of text: without it, the record is of another kind
+    holding = [
+        path
+        for path in leaves(record)
+        if any(text.lower() in str(_value(record, path)).lower() for text in _texts(value))
+    ]
+    return ", ".join(_shown(holding)) if 0 < len(holding) < 4 else "several fields together"
 
 
 def _sources(record: dict[str, Any], name: str) -> Iterator[str]:
@@ -149,7 +164,10 @@ def _sources(record: dict[str, Any], name: str) -> Iterator[str]:
             )
         ]
         if not from_:
-            return
+            same = [path for path in others if str(_value(record, path)) in _texts(before[name])]
+            if not same or not _matter_together(record, same, name, before):
+                return
+            from_ = same
         if len(from_) > max(6, len(others) * 0.7):
             parts = [p for p in from_ if str(_value(record, p)) in str(before[name]).split()]
             yield ", ".join([*_shown(parts), "a hash of the whole record"])
@@ -157,6 +175,18 @@ def _sources(record: dict[str, Any], name: str) -> Iterator[str]:
         yield ", ".join(_shown(from_))
         for path in from_:
             record = changed(record, path, _TAKEN)
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+
+
+def _matter_together(record: Any, paths: list[Path_], name: str, before: dict[str, Any]) -> bool:
+    """Whether taking all of these away, which say the same, makes a difference."""
+    for path in paths:
+        record = changed(record, path, _TAKEN)
+    after = seen(record)
+    return bool(after["kind"] == before["kind"] and after.get(name) != before[name])
 
 
 @functools.lru_cache(256)
@@ -195,7 +225,7 @@ def kind_page(name: str) -> str:
         lines += ["Asked only when no other kind wants a record.", ""]
     lines += ["| field | comes from |", "|---|---|"]
     for field, froms in sources(EXAMPLES[name].record()).items():
-        lines.append(f"| {field} | {'; else '.join(froms) or 'constant'} |")
+        lines.append(f"| {field} | {'; else '.join(froms)} |")
     return "\n".join(lines) + "\n"
 
 

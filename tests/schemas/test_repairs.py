@@ -80,6 +80,7 @@ def test_an_object_in_a_string_is_taken_out() -> None:
     [
         LINE,
         b"<34>" + LINE,
+        b"<189>date=2026-03-04 time=10:11:12 devname=fw-1",
         b"<34>1 2026-03-04T10:11:12Z shop-vm-1 sshd 42 - - Invalid user",
         b"2026-03-04T10:11:12.123456+01:00 shop-vm-1 sshd[42]: Invalid user",
         EVENT,
@@ -94,6 +95,15 @@ def test_a_line_of_text_becomes_a_message(line: bytes) -> None:
         text_line(line + b"\r") or text_line(line),
         message,
     ] or unwrap(line + b"\n" + line) == [message, message]
+
+
+@pytest.mark.parametrize("between", [b"", b"\n", b"\r\n  "])
+def test_windows_events_may_hold_line_breaks(between: bytes) -> None:
+    events = [EVENT.replace(b"4625", b"46%02d\r\n\t" % n) for n in range(3)]
+    found = unwrap(between.join(events))
+    assert [piece.original for piece in found if isinstance(piece, Repaired)] == events
+    found = unwrap(between.join([EVENT, b"rest</Event>"]))
+    assert found[1] == Refusal(b"rest</Event>", "not XML: it follows a Windows event")
 
 
 @pytest.mark.parametrize(
