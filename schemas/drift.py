@@ -56,10 +56,14 @@ class _Field(msgspec.Struct, array_like=True):
 
 
 class Shape(msgspec.Struct, array_like=True):
-    """`records` were looked at; each field was in so many of them, with these types."""
+    """`records` were looked at; each field was in so many of them, with these types.
+
+    given: not learnt, so known from the start; what a field's absence means is not known.
+    """
 
     records: int
     fields: dict[str, _Field]
+    given: bool = False
 
 
 Shapes = dict[str, Shape]
@@ -71,8 +75,9 @@ _load = msgspec.json.Decoder(Shapes).decode
 def changes(known: Shapes, seen: Shapes, kind: str, raw: bytes) -> list[Change]:
     """How a record differs from what is known; it is added to `seen`.
 
-    Where less than `LEARNT` records of its shape are known, it differs in nothing. Bounded: of
-    more shapes, fields and longer names than real ones have, the rest is not looked at.
+    Where less than `LEARNT` records of its shape are known, and it was not given, it differs in
+    nothing. Bounded: of more shapes and fields, and longer names, than real ones have, the rest
+    is not looked at.
     """
     fields = dict(_fields(raw))
     table = next((field for field in fields if field[0:1] == "="), "")
@@ -84,7 +89,8 @@ def changes(known: Shapes, seen: Shapes, kind: str, raw: bytes) -> list[Change]:
             return []
         shape = seen[name] = Shape(0, {})
     before = known.get(name)
-    found = list(_differences(name, before, fields)) if before and before.records >= LEARNT else []
+    known_well = before is not None and (before.given or before.records >= LEARNT)
+    found = list(_differences(name, before, fields)) if before and known_well else []
     shape.records += 1
     for field, kind_of in fields.items():
         entry = shape.fields.get(field)
@@ -130,7 +136,7 @@ def _differences(name: str, known: Shape, fields: dict[str, str]) -> Iterator[Ch
                 yield Change(name, "new", field, now)
         elif now not in entry.types and now != "null" and entry.types != {"null"}:
             yield Change(name, "type", field, now)
-    for field, entry in known.fields.items():
+    for field, entry in known.fields.items() if known.records >= LEARNT else ():
         always = entry.records >= known.records * _ALWAYS
         above = _parent(field)
         if always and field not in fields and (not above or fields.get(above) == "object"):
@@ -150,6 +156,7 @@ def merge(*many: Shapes) -> Shapes:
         for name, shape in shapes.items():
             into = total.setdefault(name, Shape(0, {}))
             into.records += shape.records
+            into.given |= shape.given
             for field, entry in shape.fields.items():
                 sum_ = into.fields.setdefault(field, _Field(0, set()))
                 sum_.records += entry.records

@@ -105,7 +105,7 @@ def demo(out: Path, events: Path | None, count: int, console: Console) -> int:
             what_came.add_row(f"{number:,}", shown(what))
         if len(published) > _MOST_ROWS:
             rest = published.most_common()[_MOST_ROWS:]
-            what_came.add_row(f"{sum(n for _, n in rest):,}", f"… {len(rest)} more files")
+            what_came.add_row(f"{sum(n for _, n in rest):,}", f"… {len(rest)} more")
         console.print(what_came)
 
         settings = load(folder / "settings.yaml")

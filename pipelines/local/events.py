@@ -17,8 +17,12 @@ __all__ = [
     "SUBSCRIPTIONS",
     "Made",
     "defender_alert",
+    "ot_alert",
+    "process",
+    "recommendation",
     "security_alert",
     "security_incident",
+    "sign_in",
     "varied",
 ]
 
@@ -30,6 +34,7 @@ SUBSCRIPTIONS = {
 }
 """Subscription id → name, owner, environment."""
 
+_TENANT = "33333333-aaaa-4aaa-8aaa-000000000003"
 _UNKNOWN_SUBSCRIPTION = "99999999-aaaa-4aaa-8aaa-000000000009"
 
 _ALERTS = (
@@ -199,31 +204,113 @@ def security_incident(rng: random.Random, at: datetime.datetime, **changes: Any)
     }
 
 
-def _unknown(rng: random.Random, at: datetime.datetime) -> dict[str, Any]:
+def ot_alert(rng: random.Random, at: datetime.datetime) -> dict[str, Any]:
+    """A SecurityAlert row of Defender for IoT."""
+    details = {"Protocol": "Modbus", "SensorId": "plant-sensor-1", "SourceDevice": "PLC 7"}
+    return security_alert(
+        rng,
+        at,
+        ProductName="Azure Security Center for IoT",
+        ProviderName="IoTSecurity",
+        DisplayName="Unauthorized PLC programming",
+        AlertName="Unauthorized PLC programming",
+        ExtendedProperties=json.dumps(details),
+    )
+
+
+def recommendation(rng: random.Random, at: datetime.datetime) -> dict[str, Any]:
+    """Defender for Cloud continuous export: an assessment."""
     subscription = rng.choice((*SUBSCRIPTIONS,))
+    name = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    of = f"/subscriptions/{subscription}"
     return {
-        "id": f"/subscriptions/{subscription}/providers/Microsoft.Security/assessments"
-        f"/{uuid.UUID(int=rng.getrandbits(128), version=4)}",
+        "tenantId": _TENANT,
         "type": "Microsoft.Security/assessments",
-        "properties": {"displayName": "MFA should be enabled", "status": {"code": "Unhealthy"}},
+        "id": f"{of}/providers/Microsoft.Security/assessments/{name}",
+        "name": name,
+        "properties": {
+            "resourceDetails": {"id": of, "source": "Azure"},
+            "displayName": "MFA should be enabled",
+            "status": {"code": "Unhealthy", "statusChangeDate": _time(at)},
+            "metadata": {"displayName": "MFA should be enabled", "severity": "High"},
+        },
+        "securityEventDataEnrichment": {"action": "Insert", "isSnapshot": False},
     }
 
 
+def sign_in(rng: random.Random, at: datetime.datetime) -> dict[str, Any]:
+    """Entra: a sign-in, as diagnostic settings stream it."""
+    ident = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    return {
+        "time": _time(at),
+        "resourceId": f"/tenants/{_TENANT}/providers/Microsoft.aadiam",
+        "operationName": "Sign-in activity",
+        "category": "SignInLogs",
+        "resultType": "0",
+        "callerIpAddress": "203.0.113.7",
+        "properties": {
+            "id": ident,
+            "createdDateTime": _time(at),
+            "userPrincipalName": "ann@contoso.example",
+            "ipAddress": "203.0.113.7",
+            "status": {"errorCode": 0},
+        },
+    }
+
+
+def process(rng: random.Random, at: datetime.datetime) -> dict[str, Any]:
+    """Defender XDR streaming: a process that was started."""
+    return {
+        "time": _time(at),
+        "tenantId": _TENANT,
+        "operationName": "Publish",
+        "category": "AdvancedHunting-DeviceProcessEvents",
+        "properties": {
+            "Timestamp": _time(at),
+            "DeviceId": "0123456789abcdef0123456789abcdef01234567",
+            "DeviceName": "shop-vm-1.contoso.example",
+            "ReportId": rng.randrange(1 << 30),
+            "ActionType": "ProcessCreated",
+            "FileName": "curl",
+            "FolderPath": "/usr/bin/curl",
+            "ProcessCommandLine": "curl -s http://203.0.113.7/x",
+            "AccountName": "svc-web",
+        },
+    }
+
+
+def _unknown(rng: random.Random, at: datetime.datetime) -> dict[str, Any]:
+    return {"made_by": "a service that nobody knows yet", "number": rng.random()}
+
+
+_SIGNED = (
+    "azcopy https://shop.blob.core.windows.net/x?sv=2024&sig=aGFsZiBhIGZhbHNlIHNpZ25hdHVyZQ%3D"
+)
+_BOM = b"\xef\xbb\xbf"
 _MALFORMED = (
     b"",
     b"this is not JSON",
     b'{"SystemAlertId": "cut off in the mid',
     b"\xff\xfe{\x00}\x00",
-    b'{"AlertDisplayName": "bad \x00 control character"}',
     b"[" * 10_000,
     b"42",
     b'{"records": []}',
 )
 
 
+_OTHERS = (
+    ("recommendation", recommendation),
+    ("sign-in", sign_in),
+    ("process", process),
+    ("OT alert", ot_alert),
+    ("unknown kind", _unknown),
+)
+
+
 def varied(count: int, seed: int = 1, now: datetime.datetime | None = None) -> Iterator[Made]:
     """`count` events: mostly alerts, with repeats of them, status updates, wrappers, hostile
-    texts, malformed ones and unknown kinds. The same seed makes the same events (times apart)."""
+    texts, secrets, broken ones, and events of other kinds. The same seed makes the same events
+    (times apart)."""
     rng = random.Random(seed)
     now = now or datetime.datetime.now(datetime.timezone.utc)
     recent: list[Made] = []
@@ -246,11 +333,20 @@ def varied(count: int, seed: int = 1, now: datetime.datetime | None = None) -> I
             yield Made(_MALFORMED[number % len(_MALFORMED)], "malformed")
             continue
         if lot < 0.20:
-            yield Made(_json(_unknown(rng, at)), "unknown kind")
+            what, make = rng.choice(_OTHERS)
+            yield Made(_json(make(rng, at)), what)
             continue
         if lot < 0.22:
             good = [security_alert(rng, at), security_alert(rng, at)]
             yield Made(_json({"records": [good[0], None, good[1]]}), "records, one of them bad")
+            continue
+        if lot < 0.225:
+            alert = defender_alert(rng, at, Description=_SIGNED)
+            yield Made(_json(alert), "secret in it", alert["SystemAlertId"])
+            continue
+        if lot < 0.23:
+            pair = _json(defender_alert(rng, at)) + _json(security_incident(rng, at))
+            yield Made(_BOM + pair, "needs repair")
             continue
         if lot < 0.24:
             alert = defender_alert(rng, at, Description=rng.choice(_HOSTILE))

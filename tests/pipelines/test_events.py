@@ -12,8 +12,12 @@ import pytest
 from pipelines.local.events import (
     SUBSCRIPTIONS,
     defender_alert,
+    ot_alert,
+    process,
+    recommendation,
     security_alert,
     security_incident,
+    sign_in,
     varied,
 )
 from pipelines.local.files import MOST_BYTES
@@ -33,7 +37,8 @@ def test_there_is_something_of_everything() -> None:
     whats = Counter(made.what for made in varied(2_000))
     assert set(whats) == {
         "Defender alert", "SecurityAlert", "SecurityIncident", "repeat", "status update",
-        "malformed", "unknown kind", "records, one of them bad", "hostile text",
+        "malformed", "unknown kind", "records, one of them bad", "hostile text", "secret in it",
+        "needs repair", "recommendation", "sign-in", "process", "OT alert",
     }  # fmt: skip
     assert whats["Defender alert"] > 1_000
 
@@ -56,6 +61,22 @@ def test_they_are_understood_as_what_they_are(make, kind: str) -> None:  # type:
     assert alert.severity != "unknown" and alert.status == "new"
     assert alert.subscription_id
     assert alert.event_ms
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (ot_alert, "iot_alert"),
+        (recommendation, "assessment"),
+        (sign_in, "entra_log"),
+        (process, "xdr"),
+    ],
+)
+def test_events_of_other_kinds_too(make, kind: str) -> None:  # type: ignore[no-untyped-def]
+    alert = understand(json.dumps(make(random.Random(1), NOW)).encode())
+    assert alert.kind == kind
+    assert alert.title and alert.event_ms
+    assert len(alert.entity) != 32  # not only a hash of it: it has an id
 
 
 def test_alerts_are_of_subscriptions_that_are_known_and_of_one_that_is_not() -> None:
@@ -88,6 +109,12 @@ def test_what_they_are_called_is_what_the_pipeline_makes_of_them() -> None:
                 assert keys <= seen
             elif made.what == "unknown kind":
                 assert parsed.alerts[0].kind == "unknown"
+            elif made.what == "secret in it":
+                assert parsed.alerts[0].masked == 1
+            elif made.what == "needs repair":
+                assert [alert.repairs for alert in parsed.alerts] == [
+                    *[("byte_order_mark", "concatenated_objects")] * 2
+                ]
         seen |= keys
 
 

@@ -15,6 +15,7 @@ import pytest
 from pipelines import cli
 from schemas.dead_letter import DeadLetter
 from schemas.formats import FORMATS
+from schemas.kinds import KINDS
 from tests.fixtures import defender_alert, encoded, hostile, security_incident
 from transforms.dead_letters import write_dead_letters
 from transforms.state_store import StateStore
@@ -69,7 +70,7 @@ def test_people_see_what_an_event_is_and_why(capsys: pytest.CaptureFixture[str])
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "1 defender_alert Suspicious download by a system account" in lines
     for line in (
-        "told by two of `SystemAlertId`, `AlertDisplayName`, `AlertType`; no `Type` or `AlertName`",
+        f"told by {KINDS['defender_alert'].told_by}",
         "identity 2517000000000000001_0a1b2c3d-1111-4222-8333-444455556666",
         "time 2026-03-04T10:13:14.987Z"
         " (activity 2026-03-04T10:11:12.123Z to 2026-03-04T10:12:00.500Z)",

@@ -53,6 +53,16 @@ def test_a_field_that_was_there_sometimes_is_not_missed() -> None:
     assert changes(known, {}, "kind", encoded(BASE)) == []
 
 
+def test_of_a_shape_that_was_given_nothing_is_missed_until_enough_was_seen() -> None:
+    known = learnt(BASE, times=1)
+    known["kind"].given = True
+    known["kind"].records = 0
+    fewer = {name: value for name, value in BASE.items() if name != "Count"}
+    assert changes(known, {}, "kind", encoded(fewer)) == []
+    assert changes(known, {}, "kind", encoded(BASE | {"Risk": 1})) != []
+    assert changes(merge(known, learnt(BASE)), {}, "kind", encoded(fewer)) != []
+
+
 def test_nothing_differs_until_a_shape_is_known() -> None:
     known = learnt(BASE, times=LEARNT - 1)
     assert changes(known, {}, "kind", encoded(BASE | {"Risk": 1})) == []
