@@ -52,9 +52,10 @@ class SinkAccount(msgspec.Struct):
         return self.records == self.outcomes.total
 
 
-def shown(text: str, style: str = "") -> Text:
-    """A text of whatever origin, for a table: no markup, no terminal escapes, one line."""
-    return Text(printable(text), style)
+def shown(text: str, style: str = "", most: int = 300) -> Text:
+    """A text of whatever origin, for a table: no markup, no terminal escapes, one line of at most
+    so many characters."""
+    return Text(printable(text, most), style)
 
 
 def accounts_of(store: StateStore, sinks: Iterable[str], paid: bool = True) -> list[SinkAccount]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 _PREVIEW = 2_000  # characters of what a sink is sent
+_FACT = 1_000
 
 
 def explain(
@@ -34,7 +35,12 @@ def explain(
         typer.Option("--config", "-c", help="Say what each sink of these settings makes of it."),
     ] = None,
     form: Annotated[
-        str, typer.Option("--as", help="Write each record in this format.", metavar="FORMAT")
+        str,
+        typer.Option(
+            "--as",
+            help="Write each record in this format: ocsf, ecs, cef, leef, … (a wrong one lists all).",
+            metavar="FORMAT",
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a record.")] = False,
     drift: Annotated[
@@ -123,8 +129,9 @@ def _payload(console: Console, said: bytes, most: int = 0) -> None:
     if pretty and not (most and len(pretty) > most):
         console.print(JSON.from_data(json.loads(_harmless(pretty)), ensure_ascii=False))
         return
-    cut = f" … {len(said):,} bytes" if most and len(text) > most else ""
-    console.print(shown(text[: most or None]), cut, sep="", soft_wrap=True, highlight=False)
+    cut = f" ({len(said):,} bytes)" if most and len(text) > most else ""
+    line = shown(text, most=most or len(text))
+    console.print(line, cut, sep="", soft_wrap=True, highlight=False)
 
 
 def _harmless(pretty: str) -> str:
@@ -153,13 +160,15 @@ def _show(console: Console, it: Explained) -> None:
     rows.add_column(style="dim", no_wrap=True, min_width=14)
     rows.add_column(overflow="fold")
     for name, value, style in _facts(it, alert):
-        rows.add_row(f"   {name}", shown(value, style))
+        rows.add_row(f"   {name}", shown(value, style, _FACT))
     console.print(rows)
     for fate in it.fates:
         if fate.why:
-            console.print(f"   [red]✗[/] [bold]{fate.sink}[/] ({fate.kind}):", shown(fate.why))
+            why = shown(fate.why)
+            console.print(f"   [red]✗[/] [bold]{fate.sink}[/] ({fate.kind}):", why, highlight=False)
         else:
-            console.print(f"   [green]✓[/] [bold]{fate.sink}[/] ({fate.kind}) is sent:")
+            said = f"   [green]✓[/] [bold]{fate.sink}[/] ({fate.kind}) is sent:"
+            console.print(said, highlight=False)
             _payload(console, fate.payload, _PREVIEW)
 
 
