@@ -4,7 +4,7 @@ BIN := .venv/bin
 EVENTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fidelity lint types bench lock clean
+.PHONY: help setup run test fidelity fuzz docs lint types bench lock clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,13 @@ test: setup ## Run the whole test suite
 
 fidelity: setup ## Compare what is read of real events with what peers read (needs ../shared)
 	$(BIN)/python -m tests.fidelity
+
+fuzz: setup ## Mutate a million events: none may crash the parse, take long, or be lost
+	$(BIN)/python -m tests.fuzz
+
+docs: setup ## Make the pages of the kinds and formats, and the shapes, anew from the code
+	$(BIN)/python -m tests.docs
+	$(BIN)/python -m tests.shapes
 
 lint: setup ## Check style and formatting
 	$(BIN)/ruff check .

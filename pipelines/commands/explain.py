@@ -38,7 +38,7 @@ def explain(
         str,
         typer.Option(
             "--as",
-            help="Write each record in this format: ocsf, ecs, cef, leef, … (a wrong one lists all).",
+            help="Write each record so: ocsf, ecs, cef, leef, … (a wrong one lists all).",
             metavar="FORMAT",
         ),
     ] = "",
