@@ -264,8 +264,8 @@ class TestFailures:
         eventually(lambda: server.received == 5)
         server.fail(Reset(), times=1)
         assert deliver(to, range(5, 10)) == [D] * 5
-        eventually(lambda: server.received >= 10)
-        assert {identity(n) for n in range(10)} <= set(server.ids())
+        # What was read before may come again first.
+        eventually(lambda: {identity(n) for n in range(10)} <= set(server.ids()))
 
     def die_with_a_full_buffer(
         self, server: SyslogReceiver, connection: Any, payloads: list[bytes]
