@@ -388,7 +388,7 @@ def iot(monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> tuple[list[str], d
         attributes={
             "sensor": "sensor|1",
             "protocol": "Modbus",
-            "engine": "POLICY_VIOLATION",
+            "component": "POLICY_VIOLATION",
             "category": "Unauthorized Communication Behavior",
         },
     )

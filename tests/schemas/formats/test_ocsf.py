@@ -224,8 +224,8 @@ mentions = st.builds(
                 *("classification", "owner", "risk_level", "confidence", "confidence_score"),
                 *("logon_type", "protocol", "direction", "email_direction", "http_method"),
                 *("http_status", "user_agent", "reason", "sent_bytes", "control", "standard"),
-                *("labels", "authentication_requirement", "referrer", "failure_reason"),
-                *("internet_message_id", "authentication_package", "cause", "categories"),
+                *("labels", "authentication_requirement", "referrer", "internet_message_id"),
+                *("authentication_package_name", "cause"),
             ]
         ),
         values,
@@ -700,7 +700,7 @@ def test_an_assessment_passes_or_fails(word: str, status: int) -> None:
 
 
 def test_a_logon_says_who_from_where_to_where_and_how() -> None:
-    attributes = {"event_id": "4625", "logon_type": "10", "authentication_package": "NTLM"}
+    attributes = {"event_id": "4625", "logon_type": "10", "authentication_package_name": "NTLM"}
     found = event(
         made("security_event"),
         mentioning(HOST, ADA, BOB, HERE, outcome="failure", attributes=attributes),
