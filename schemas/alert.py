@@ -25,7 +25,7 @@ class Subscription(msgspec.Struct, frozen=True):
     known: bool = True
 
 
-class Alert(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+class Alert(msgspec.Struct, omit_defaults=True, gc=False):
     """One record, understood.
 
     Times are milliseconds since the epoch, UTC; 0 where the event has none (`event_ms` then is

@@ -122,7 +122,7 @@ def authentication(alert: Alert, found: Details, activity: int) -> Event | None:
         number = integer(word)
         known = _LOGON_TYPES.get(str(number) if number is not None else word.lower())
         body |= named("logon_type", known, word)
-    if word := attributes.get("authentication_package") or attributes.get("protocol", ""):
+    if word := attributes.get("authentication_package_name") or attributes.get("protocol", ""):
         body |= named("auth_protocol", _PROTOCOLS.get(word.lower()), word)
     if word := attributes.get("authentication_requirement", ""):
         body["is_mfa"] = word.lower() == "multifactorauthentication"

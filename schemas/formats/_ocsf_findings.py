@@ -139,7 +139,7 @@ def compliance(alert: Alert, found: Details) -> Event:
     body["compliance"] = without_blanks(
         control=attributes.get("control") or alert.title,
         standards=[name] if (name := attributes.get("standard")) else None,
-        category=attributes.get("categories") or attributes.get("category"),
+        category=attributes.get("category"),
         desc=alert.description,
         status_details=[cause] if (cause := attributes.get("cause")) else None,
     ) | named("status", _RESULTS.get(alert.status_original.lower()), alert.status_original)
@@ -265,6 +265,6 @@ def _judgement(found: Details) -> Object:
     if word := found.attributes.get("classification", ""):
         known = _VERDICTS.get(word.replace(" ", "").lower())
         body |= named("verdict", known, word)
-    if owner := found.attributes.get("assigned_to") or found.attributes.get("owner", ""):
+    if owner := found.attributes.get("owner", ""):
         body["assignee"] = without_blanks(name=owner, email_addr=email_address(owner))
     return body

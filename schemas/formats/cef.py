@@ -138,7 +138,7 @@ def cef_iot(alert: Alert, *, max_bytes: int = 8192, entities: bool = True) -> by
     )
     source, target = sides(known)
     fields = {  # the most important first
-        "type": said("engine", "").replace("_", " ").title(),
+        "type": said("component", "").replace("_", " ").title(),
         "src_ip": address(said("source_ip", ""))[1] or address(first(source, "ip").name)[1],
         "dst_ip": address(said("destination_ip", ""))[1] or address(first(target, "ip").name)[1],
         "protocol": said("protocol", ""),

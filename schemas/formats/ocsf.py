@@ -126,7 +126,7 @@ def event(alert: Alert, found: Details) -> Object:
         "metadata": _metadata(alert, found, profiles),
     }
     attributes = found.attributes
-    if reason := attributes.get("reason") or attributes.get("failure_reason"):
+    if reason := attributes.get("reason"):
         made["status_detail"] = reason
     if message := alert.title or alert.description:
         made["message"] = message

@@ -15,7 +15,7 @@ import msgspec
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import unknown
-from schemas.kinds._base import Fields, Kind, lenient
+from schemas.kinds._base import Fields, Kind, Memo, lenient, longest_together
 
 __all__ = ["KINDS", "details", "recognise", "understand"]
 
@@ -30,10 +30,21 @@ KINDS: dict[str, Kind[Any]] = {
 """Every kind by its name; those that are general after all others."""
 
 # A serializer writes a kind's keys in one order, so a record's first bytes nearly always name its
-# kind, or one of a few. Only a hint: the kind's strict row must accept the record.
-_hints: dict[bytes, list[Kind[Any]]] = {}
+# kind, or one of a few. Only a hint: the kind's strict row must accept the record. None is for
+# records of general kinds, whose rows would take those of others, and for those read leniently.
+_Hint = list[Kind[Any] | None]
+_hints: dict[bytes, _Hint] = {}
 _HINT_BYTES = 12
 _MOST_HINTS = 512
+# Where several kinds begin alike, a few more bytes, but for times and ids.
+_closer: dict[bytes, _Hint] = {}
+_CLOSER_BYTES = 128
+_VARYING = b"0123456789abcdefABCDEF"
+
+# The kinds that may want a record with these keys: not those that none of the keys matters to.
+_asking: Memo[tuple[str, ...], list[Kind[Any]]] = Memo(
+    lambda _: list(KINDS.values()), most=1024, longest=4096, size=longest_together
+)
 
 
 def recognise(raw: bytes) -> Alert | None:
@@ -44,12 +55,16 @@ def recognise(raw: bytes) -> Alert | None:
     kinds = _hints.get(raw[:_HINT_BYTES])
     if kinds is None:
         return None
+    if len(kinds) > 1:
+        kinds = _closer.get(_closely(raw), kinds)
     if not raw.isascii():
         try:
             raw.decode()  # nothing else looks at the fields that a row skips
         except UnicodeDecodeError:
             return None
     for kind in kinds:
+        if kind is None:
+            return None
         try:
             row = kind.strict(raw)
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
@@ -67,26 +82,54 @@ def understand(raw: bytes) -> Alert:
     if alert is not None:
         return alert
     fields = Fields(raw)
-    kind = next((kind for kind in KINDS.values() if kind.tells(fields)), None)
+    kind = _wanting(fields)
     if kind is None:
         return unknown.read(lenient(unknown.Row, fields), raw)
     try:
         row = kind.strict(raw)
+        _remember(raw, None if kind.general else kind)
     except msgspec.DecodeError:
         row = lenient(kind.row, fields)
-    else:
-        if not kind.general:  # its row would take records of the kinds that are asked before it
-            _remember(raw, kind)
+        _remember(raw, None)
     read: Alert = kind.read(row, raw)
     return read
 
 
-def _remember(raw: bytes, kind: Kind[Any]) -> None:
-    if len(_hints) >= _MOST_HINTS:
-        _hints.clear()
+def _wanting(fields: Fields) -> Kind[Any] | None:
+    """The first kind that wants a record."""
+    kinds = _asking[fields.keys]
+    asking = []
+    found = None
+    for at, kind in enumerate(kinds):
+        fields.asked = False
+        if kind.tells(fields):
+            found = kind
+            asking += kinds[at:]
+            break
+        if fields.asked:
+            asking.append(kind)
+    if len(asking) < len(kinds) and fields.keys in _asking:
+        _asking[fields.keys] = asking  # a new list, as with the hints
+    return found
+
+
+def _remember(raw: bytes, kind: Kind[Any] | None) -> None:
     start = raw[:_HINT_BYTES]
     others = [each for each in _hints.get(start, ()) if each is not kind]
-    _hints[start] = [kind, *others]  # a new list: other threads may go through the old one
+    kinds: _Hint = [kind, *others]  # a new list: other threads may go through the old one
+    _keep(_hints, start, kinds)
+    if others:
+        _keep(_closer, _closely(raw), kinds)
+
+
+def _keep(hints: dict[bytes, _Hint], start: bytes, kinds: _Hint) -> None:
+    if len(hints) >= _MOST_HINTS:
+        hints.clear()
+    hints[start] = kinds
+
+
+def _closely(raw: bytes) -> bytes:
+    return raw[:_CLOSER_BYTES].translate(None, _VARYING)
 
 
 def details(alert: Alert) -> Details:

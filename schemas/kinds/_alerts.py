@@ -13,15 +13,15 @@ from typing import Any
 
 from schemas.entities import Details, Entity, EntityType, Role
 from schemas.kinds import _base
-from schemas.kinds._base import Fields
+from schemas.kinds._base import Fields, Memo
 from schemas.kinds._entities import (
+    Things,
     alert_ids,
+    entities_in,
     file,
     host,
     is_hash,
     last_part,
-    merged,
-    resolve,
     scalar,
     user,
 )
@@ -44,25 +44,36 @@ IOT = "IoT"
 
 
 _SIGNS = ("SystemAlertId", "AlertDisplayName", "AlertType")
-# Names in lower case, letters and digits only.
-_HOSTS = frozenset(
-    {
-        *("compromisedhost", "machinename", "computername", "hostname", "host", "attackedhost"),
-        *("victimhost", "sourcehost", "sourcecomputer", "destinationhost", "clienthostname"),
-    }
-)
-_USERS = frozenset(
-    {
-        *("username", "usernames", "user", "userprincipalname", "principalname", "account"),
-        *("clientprincipalname", "accountname", "accountlist", "suspiciousaccountname"),
-        *("attackeduser", "compromiseduser", "loginname", "caller"),
-    }
-)
-_APPLICATIONS = frozenset({"application", "applicationname", "clientapplication"})
-_FILES = frozenset({"filename", "filepath", "suspiciousfile", "maliciousfile"})
+# What a property holds, by its name: in lower case, letters and digits only.
+_NAMES = {
+    "host": frozenset(
+        {
+            *("compromisedhost", "machinename", "computername", "hostname", "host"),
+            *("attackedhost", "victimhost", "sourcehost", "sourcecomputer", "destinationhost"),
+            "clienthostname",
+        }
+    ),
+    "user": frozenset(
+        {
+            *("username", "usernames", "user", "userprincipalname", "principalname", "account"),
+            *("clientprincipalname", "accountname", "accountlist", "suspiciousaccountname"),
+            *("attackeduser", "compromiseduser", "loginname", "caller"),
+        }
+    ),
+    "application": frozenset({"application", "applicationname", "clientapplication"}),
+    "file": frozenset({"filename", "filepath", "suspiciousfile", "maliciousfile"}),
+}
+# What it may hold, by a word in its name.
+_WORDS = {
+    "ip": ("ip", "ips", "address", "addresses"),
+    "url": ("url", "urls"),
+    "hash": ("hash", "hashes", "md", "sha"),
+    "domain": ("domain", "domains"),
+}
 _COMMANDS = ("suspiciouscommandline", "commandline", "processcommandline")
 _IMAGES = ("suspiciousprocess", "processname", "suspiciousprocessname", "processpath")
 _PIDS = ("suspiciousprocessid", "processid", "loginprocessid")
+_OF_PROCESSES = frozenset({*_COMMANDS, *_IMAGES, "parentprocess"})
 _MACHINE = re.compile(r"/(?:virtualmachines|hybridcompute/machines)/[^/]+/?$", re.IGNORECASE)
 _WORD = re.compile(r"(?:IP|URL)s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ROLES: dict[str, Role] = {
@@ -70,6 +81,8 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("victim", "attacked", "destination", "dest", "dst", "target"), "target"),
 }
 _ADDRESS = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]*[:.][0-9A-Fa-f:.]+")
+_LINES = (str, list)
+_RESOURCE_IDS = frozenset({"azureresourceid"})
 _NOTHING = frozenset({"", "-", "?", "none", "null", "n/a", "unknown"})
 _MOST = 20_000  # characters of a property that are looked through
 _ATTRIBUTES = {
@@ -107,15 +120,15 @@ def mentioned(fields: Fields, *more: Entity, otherwise: EntityType = "other") ->
     listed = loose(fields, "Entities")
     properties = loose(fields, "ExtendedProperties")
     properties = properties if isinstance(properties, dict) else {}
-    found = (*resolve(listed), *more)
-    commands = {it.command_line for it in found}
+    things = Things(entities_in(listed))
+    things.add(more)
+    commands = {it.command_line for it in things.found}
     # Of a command line that a process has, the properties tell nothing new.
-    named = (it for it in named_in(properties) if it.name or it.command_line not in commands)
-    found = merged((*found, *named))
-    about = _compromised(fields.text("CompromisedEntity"), properties, found, otherwise)
-    found = merged((*found, *about))
-    ids = {entity.id.lower() for entity in found}
-    resources = (resource(name) for name in _resources(fields) if name.lower() not in ids)
+    things.add(it for it in named_in(properties) if it.name or it.command_line not in commands)
+    about = _compromised(fields.text("CompromisedEntity"), properties, things.found, otherwise)
+    things.add((about,) if about else ())
+    ids = {entity.id.lower() for entity in things.found}
+    things.add(resource(name) for name in _resources(fields) if name.lower() not in ids)
     own = fields.text("SystemAlertId")
     others = (fields.text("VendorOriginalId"), *alert_ids(listed))
     attributes = {ours: fields.text(theirs) for ours, theirs in _ATTRIBUTES.items()}
@@ -124,13 +137,13 @@ def mentioned(fields: Fields, *more: Entity, otherwise: EntityType = "other") ->
     attributes["resource_type"] = scalar(properties.get("resourceType"))
     attributes["remediation"] = _lines(loose(fields, "RemediationSteps"))
     return Details(
-        entities=merged((*found, *resources)),
+        entities=tuple(things.found),
         action=scalar(properties.get("ActionTaken")),
         related=tuple(name for name in _base.unique(others) if name.lower() != own.lower()),
         attributes={
             name: text
             for name, text in attributes.items()
-            if text.lower() not in _NOTHING and text not in ("false", "False", "0")
+            if text and text.lower() not in _NOTHING and text not in ("false", "False", "0")
         },
     )
 
@@ -156,9 +169,9 @@ def loose(fields: Fields, name: str) -> Any:
 def named_in(properties: dict[str, Any]) -> Iterator[Entity]:
     """What an alert's ExtendedProperties name: by known names, and addresses, URLs and hashes by
     a word in the name and by their form."""
-    plain = {folded(name): scalar(value) for name, value in properties.items()}
+    plain = {_plain[name]: scalar(value) for name, value in properties.items()}
     for name, value in properties.items():
-        if isinstance(value, str | list):
+        if isinstance(value, _LINES):
             yield from _named(name, value[:_MOST], plain)
         elif isinstance(value, dict):
             yield from (it for key, inner in value.items() for it in _named(key, inner, plain))
@@ -166,43 +179,72 @@ def named_in(properties: dict[str, Any]) -> Iterator[Entity]:
         details = loads_loosely(plain["customdetails"])[0]
         for key, inner in details.items() if isinstance(details, dict) else ():
             yield from _named(key, inner, plain)
-    yield from _process(plain)
+    if not _OF_PROCESSES.isdisjoint(plain):
+        yield from _process(plain)
 
 
 def _named(name: str, value: Any, plain: dict[str, str]) -> Iterator[Entity]:
-    known = folded(name)
-    words = frozenset(word.lower() for word in _WORD.findall(name))
-    role: Role = next((role for word, role in _ROLES.items() if word in words), "")
-    for text in _texts(value):
-        if known in _HOSTS:
+    what, role = _meanings[name]
+    for text in _texts(value) if what else ():
+        if "host" in what:
             yield host(text)
-        elif known in _USERS:
+        elif "user" in what:
             domain = plain.get("domainname", "")
-            yield user(text, domain, id=plain.get("usersid", "") if known == "username" else "")
-        elif known in _APPLICATIONS:
+            its_id = plain.get("usersid", "") if _plain[name] == "username" else ""
+            yield user(text, domain, id=its_id)
+        elif "application" in what:
             yield Entity(type="application", name=text)
-        elif known in _FILES:
+        elif "file" in what:
             yield file(text)
-        elif not words.isdisjoint(("ip", "ips", "address", "addresses")):
+        elif "ip" in what:
             yield from (Entity(type="ip", name=ip, role=role) for ip in addresses(text))
-        elif not words.isdisjoint(("url", "urls")) and "://" in text:
+        elif "url" in what and "://" in text:
             yield Entity(type="url", name=text)
-        elif not words.isdisjoint(("hash", "hashes", "md", "sha")) and is_hash(text):
+        elif "hash" in what and is_hash(text):
             yield file(plain.get("filename", ""), plain.get("filepath", ""), hashes=(text,))
-        elif not words.isdisjoint(("domain", "domains")) and "." in text and "user" not in words:
+        elif "domain" in what and "." in text:
             yield Entity(type="domain", name=text)
+
+
+def _meaning(name: str) -> tuple[frozenset[str], Role]:
+    """What a property of this name may hold (of `_NAMES`, else of `_WORDS`), and whose it is."""
+    known = folded(name)
+    words = {word.lower() for word in _WORD.findall(name)}
+    what = {it for it, names in _NAMES.items() if known in names} or {
+        it for it, its_words in _WORDS.items() if not words.isdisjoint(its_words)
+    }
+    if "user" in words:
+        what.discard("domain")
+    return frozenset(what), next((role for word, role in _ROLES.items() if word in words), "")
+
+
+def folded(name: str) -> str:
+    """A name by which properties are compared: its letters and digits, in lower case."""
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+_plain = Memo(folded)
+_meanings = Memo(_meaning)
 
 
 def addresses(text: str) -> Iterator[str]:
     """The IP addresses in a text, without their ports."""
     for found in _ADDRESS.findall(text):
         for name in (found, found.partition(":")[0], found.rstrip(":.")):
-            try:
-                ipaddress.ip_address(name)
-            except ValueError:
-                continue
-            yield name
-            break
+            if _is_address[name]:
+                yield name
+                break
+
+
+def _addresses(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+_is_address = Memo(_addresses)
 
 
 def _process(plain: dict[str, str]) -> Iterator[Entity]:
@@ -225,32 +267,31 @@ def _process(plain: dict[str, str]) -> Iterator[Entity]:
 
 
 def _compromised(
-    name: str, properties: dict[str, Any], found: tuple[Entity, ...], otherwise: EntityType
-) -> Iterator[Entity]:
+    name: str, properties: dict[str, Any], found: list[Entity], otherwise: EntityType
+) -> Entity | None:
     """The entity that an alert is about: a machine, an account, a resource, or nobody knows."""
     lower = name.lower()
     if lower in _NOTHING:
-        return
-    known = [it for it in found if lower in (it.name.lower(), it.full_name.lower(), it.id.lower())]
+        return None
+    for it in found:
+        if lower == it.name.lower() or lower in (it.id.lower(), it.full_name.lower()):
+            return Entity(type=it.type, name=it.name, role="target")
+    if _base.subscription_of(name):
+        return resource(name, role="target")
+    if "@" in name:
+        return user(name, role="target")
+    if next(addresses(name), "") == name:
+        return Entity(type="ip", name=name, role="target")
     kind = scalar(properties.get("resourceType")).lower()
-    if known:
-        yield Entity(type=known[0].type, name=known[0].name, role="target")
-    elif _base.subscription_of(name):
-        yield resource(name, role="target")
-    elif "@" in name:
-        yield user(name, role="target")
-    elif next(addresses(name), "") == name:
-        yield Entity(type="ip", name=name, role="target")
-    elif "machine" in kind or "server" in kind:
-        yield host(name, role="target")
-    else:
-        yield Entity(type=otherwise, name=name, role="target")
+    if "machine" in kind or "server" in kind:
+        return host(name, role="target")
+    return Entity(type=otherwise, name=name, role="target")
 
 
 def _resources(fields: Fields) -> Iterator[str]:
     yield fields.text("AzureResourceId") or fields.text("ResourceId")
     identifiers = loose(fields, "ResourceIdentifiers")
-    yield from _base.values_of(identifiers, frozenset({"azureresourceid"}))
+    yield from _base.values_of(identifiers, _RESOURCE_IDS)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -265,8 +306,3 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _lines(value: Any) -> str:
     return "\n".join(map(scalar, value)) if isinstance(value, list) else scalar(value)
-
-
-def folded(name: str) -> str:
-    """A name by which properties are compared: its letters and digits, in lower case."""
-    return "".join(filter(str.isalnum, name)).lower()

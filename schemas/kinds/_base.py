@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, TypeVar, get_args
 
@@ -19,6 +19,7 @@ __all__ = [
     "ABSENT",
     "Fields",
     "Kind",
+    "Memo",
     "Row",
     "body_hash",
     "decoded",
@@ -40,8 +41,9 @@ __all__ = [
 
 ABSENT = msgspec.Raw()
 
+_NULL = msgspec.Raw(b"null")
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_string = msgspec.json.Decoder(str).decode
+_string = msgspec.json.Decoder(str | None).decode
 _value = msgspec.json.Decoder().decode
 
 
@@ -62,24 +64,83 @@ R = TypeVar("R", bound=Row)
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+K = TypeVar("K", bound=Sized)
+V = TypeVar("V")
+
+
+class Memo(dict[K, V]):
+    """What a function made of arguments that come again and again: `memo[argument]`.
+
+    Bounded: what is made of long ones is not kept, and when there are too many, all are forgotten.
+    size: of an argument; that of a text is its length.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[K], V],
+        most: int = 4096,
+        longest: int = 64,
+        size: Callable[[K], int] = len,
+    ) -> None:
+        super().__init__()
+        self._made = make, size, longest, most
+
+    def __missing__(self, argument: K) -> V:
+        make, size, longest, most = self._made
+        result = make(argument)
+        if size(argument) <= longest:
+            if len(self) >= most:
+                self.clear()
+            self[argument] = result
+        return result
+
+
+def by_lower_case(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by their lower case; of those that differ only in case the last."""
+    return {key.lower(): key for key in keys}
+
+
+def longest_together(keys: Iterable[str]) -> int:
+    return sum(map(len, keys))
+
+
+# A kind's records have the same keys in the same order, nearly always.
+_spellings: Memo[tuple[str, ...], dict[str, str]] = Memo(
+    by_lower_case, most=1024, longest=4096, size=longest_together
+)
+
+
 class Fields:
     """A record's own keys, and their values' raw JSON. Exact spelling goes before case-blind.
 
+    asked: whether anybody asked for one that is there.
     Raises msgspec.DecodeError when `raw` is no JSON object.
     """
 
     def __init__(self, raw: bytes) -> None:
         self._exact = _raw_fields(raw)
-        self._folded = {name.lower(): value for name, value in self._exact.items()}
+        self.keys = tuple(self._exact)
+        self._spelled = _spellings[self.keys]
+        self.asked = False
 
     def get(self, name: str) -> msgspec.Raw | None:
         """The value's raw JSON; None where it is absent or null."""
-        value = self._exact.get(name) or self._folded.get(name.lower())
-        return None if value is None or bytes(value) == b"null" else value
+        value = self._exact.get(name) or self._respelled(name)
+        if value is None:
+            return None
+        self.asked = True
+        return None if value == _NULL else value
 
     def text(self, name: str) -> str:
-        value = self.get(name)
-        return "" if value is None else text(value)
+        value = self._exact.get(name) or self._respelled(name)
+        if value is None:
+            return ""
+        self.asked = True
+        return text(value)
+
+    def _respelled(self, name: str) -> msgspec.Raw | None:
+        spelled = self._spelled.get(name.lower())
+        return None if spelled is None else self._exact[spelled]
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
@@ -159,10 +220,10 @@ def _coercion(wanted: Any) -> Callable[[msgspec.Raw | None], Any]:
 
 def text(raw: msgspec.Raw) -> str:
     """A value as text: a string's content, `""` for null, else its JSON as it stands."""
-    value = bytes(raw)
-    if value[:1] == b'"':
-        return _string(value)
-    return "" if value == b"null" else value.decode()
+    try:
+        return _string(raw) or ""
+    except msgspec.DecodeError:  # another type, or nothing
+        return bytes(raw).decode()
 
 
 def decoded(raw: msgspec.Raw) -> Any:
@@ -187,8 +248,8 @@ def unique(texts: Iterable[str | None]) -> tuple[str, ...]:
     """In order, without blanks and without those that differ only in case from an earlier one."""
     found: dict[str, str] = {}
     for item in texts:
-        if item and (folded := item.lower()) not in found:
-            found[folded] = item
+        if item:
+            found.setdefault(item.lower(), item)
     return tuple(found.values())
 
 

@@ -1,40 +1,51 @@
-"""Flat rows, as tables hold them: columns found by name, and the things that they name."""
+"""Flat rows, as tables hold them: columns found by name, told under the names that all kinds use.
+
+Sources: the naming of ASIM's fields (learn.microsoft.com, azure/sentinel/
+normalization-common-fields), of CommonSecurityLog's and of the advanced hunting tables' columns.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from schemas.entities import Entity, EntityType, Role
 from schemas.kinds import _entities
-from schemas.kinds._monitor import address
-from schemas.kinds._strings import loads_loosely
+from schemas.kinds._values import NOTHING, opened, snake
 
-__all__ = [
-    "Columns",
-    "account",
-    "endpoint",
-    "hashes",
-    "hostname",
-    "listed",
-    "objects",
-    "opened",
-    "read",
-    "snake",
-    "things",
-]
+__all__ = ["Columns", "account", "facts", "read"]
 
-_NOTHING = frozenset({"", "-", "--", "n/a", "null", "(null)", "none", "not available"})
 # Kusto's, of columns that several types share in a result; and Log Analytics' of custom columns.
 _TYPED = re.compile(
     r"(?i)(?<=.)_(?:string|dynamic|long|int|real|double|bool|datetime|guid|[sdgbt])\Z"
 )
-_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
-_MOST_ITEMS = 1000  # of a list; a mail has no more recipients
 _MOST = 96  # facts that nobody asked for by name
+_OURS = {
+    "aad_tenant_id": "tenant_id",
+    "communication_direction": "direction",
+    "device_event_category": "category",
+    "dst_bytes": "received_bytes",
+    "event_result_details": "reason",
+    "failure_reason": "reason",
+    "http_referrer": "referrer",
+    "http_request_method": "http_method",
+    "http_status_code": "http_status",
+    "http_user_agent": "user_agent",
+    "logon_error": "reason",
+    "network_direction": "direction",
+    "network_protocol": "protocol",
+    "organization_id": "tenant_id",
+    "request_client_application": "user_agent",
+    "request_context": "referrer",
+    "request_method": "http_method",
+    "response_status_code": "http_status",
+    "result_description": "reason",
+    "result_signature": "sub_status",
+    "src_bytes": "sent_bytes",
+    "tenant_id": "workspace_id",  # as Log Analytics calls it
+}
 
 
 class Columns:
@@ -48,7 +59,7 @@ class Columns:
         self._taken: set[str] = set()
         typed: list[tuple[str, tuple[str, Any]]] = []
         for name, value in row.items():
-            if value is None or (isinstance(value, str) and value.strip().lower() in _NOTHING):
+            if value is None or (isinstance(value, str) and value.strip().lower() in NOTHING):
                 continue
             self._found.setdefault(name.lower(), (name, value))
             if (stem := _TYPED.sub("", name)) != name:
@@ -105,79 +116,12 @@ def read(raw: bytes) -> Columns:
     return Columns(row if isinstance(row, dict) else {})
 
 
-def things(found: Iterable[Entity]) -> tuple[Entity, ...]:
-    """Each once, and none by which nothing could be found. A person who is called by a display
-    name and, with the same id, by an account's name, is one."""
-    listed = _entities.merged(
-        it for it in found if it.name or it.id or it.path or it.hashes or it.command_line
-    )
-    accounts = {it.id.lower(): it for it in listed if it.type == "user" and it.id and it.domain}
-    called = {
-        it.id.lower(): it
-        for it in listed
-        if it.type == "user" and not it.domain and it.id.lower() in accounts
-    }
-    if not called:
-        return listed
-    return tuple(
-        _called(it, called[it.id.lower()]) if it is accounts.get(it.id.lower()) else it
-        for it in listed
-        if it is not called.get(it.id.lower())
-    )
-
-
-def _called(one: Entity, other: Entity) -> Entity:
-    names = {"DisplayName": other.name} if other.name else {}
-    attributes = other.attributes | names | one.attributes
-    return msgspec.structs.replace(one, role=one.role or other.role, attributes=attributes)
-
-
-def opened(value: Any) -> Any:
-    """An object or list that may stand in a text, itself; anything else as it is."""
-    if isinstance(value, str):
-        found, _ = loads_loosely(value)
-        return value if found is None else found
-    return value
-
-
-def listed(value: Any) -> list[Any]:
-    """A list's items, or the one that stands alone, no more than a thousand; either may stand in
-    a text."""
-    found = opened(value)
-    return found[:_MOST_ITEMS] if isinstance(found, list) else [] if found is None else [found]
-
-
-def objects(value: Any) -> list[dict[str, Any]]:
-    """The objects among them."""
-    return [item for item in listed(value) if isinstance(item, dict)]
-
-
-def snake(name: str) -> str:
-    """`LogonType` as `logon_type`."""
-    return _WORD.sub("_", name).strip("_").lower()
-
-
-def hashes(*said: str) -> tuple[str, ...]:
-    """Those that are hashes."""
-    return tuple(text for text in dict.fromkeys(said) if _entities.is_hash(text))
-
-
-def endpoint(written: str, port: str, role: Role = "") -> Iterator[Entity]:
-    """An address, and the port that another column tells."""
-    for found in address(written, role) if written else ():
-        yield msgspec.structs.replace(found, port=found.port or port)
-
-
-def hostname(
-    name: str, domain: str = "", role: Role = "", id: str = "", **more: str
-) -> Iterator[Entity]:
-    """A machine, or the address of one that is called by it."""
-    addresses = list(address(name, role)) if name else []
-    yield from addresses
-    if not addresses and (name or id):
-        attributes = {key: text for key, text in more.items() if text}
-        domain = domain if name else ""
-        yield _entities.host(name, domain, role=role, id=id, attributes=attributes)
+def facts(columns: Columns) -> dict[str, str]:
+    """The rest of the plain columns under the names that the attributes of all kinds have."""
+    found: dict[str, str] = {}
+    for name, text in columns.rest().items():
+        found.setdefault(_OURS.get(snake(name), snake(name)), text)
+    return found
 
 
 def account(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas.entities import Entity, Role
+from schemas.entities import Entity, EntityType, Role
+from schemas.kinds._base import Memo, by_lower_case, longest_together
 from schemas.kinds._entity_types import (
     ALERTS,
     HELD,
@@ -29,7 +31,9 @@ from schemas.kinds._entity_types import (
 from schemas.kinds._strings import loads_loosely
 
 __all__ = [
+    "Things",
     "alert_ids",
+    "entities_in",
     "file",
     "host",
     "is_hash",
@@ -41,17 +45,24 @@ __all__ = [
     "user",
 ]
 
+_NUMBERS = (int, float)
 _MOST_ATTRIBUTES = 64
 _MOST_ALIKE = 8
 _PID = 4  # its place among `_facts`
 _HASHES = ("md5", "sha1", "sha256")
 _HASH = re.compile(r"[0-9a-fA-F]{32,128}")
 _AUTHENTICODE = "SHA256AC"  # of 64 digits too, but no SHA-256 of the file
+_Facts = tuple[str, ...]
 _FULL_NAME = re.compile(r"(?=.*[A-Za-z])([\w-]+)\.([\w-]+(?:\.[\w-]+)+)\.?")
 
 
 def resolve(value: Any) -> tuple[Entity, ...]:
-    """The entities that a list of Microsoft's names, each once, in its order.
+    """The entities that a list of Microsoft's names, each once, in its order (`entities_in`)."""
+    return merged(entities_in(value))
+
+
+def entities_in(value: Any) -> Iterator[Entity]:
+    """The entities that a list of Microsoft's names, in its order and as often as it does.
 
     value: the list, or a string of JSON that holds it, also one that was cut off; of anything
         else there are none. Never raises. What an entity refers to is told with it: a file's
@@ -61,55 +72,75 @@ def resolve(value: Any) -> tuple[Entity, ...]:
         value = loads_loosely(value)[0]
     if isinstance(value, dict):
         value = [value]
-    if not isinstance(value, list):
-        return ()
-    return merged(_entities(_Graph(value)))
+    return _entities(_Graph(value)) if isinstance(value, list) else iter(())
 
 
 def alert_ids(value: Any) -> Iterator[str]:
     """The ids of alerts that an incident's entities (a list) name."""
     for item in value if isinstance(value, list) else ():
-        if isinstance(item, dict):
-            node = _Node(item, 0, "")
+        if isinstance(item, dict) and _layouts[tuple(item)].lists_alerts:
+            node = _Node(*_laid_out(item), 0, "")
             if node.type in ALERTS:
-                listed = node.fields.get("systemalertids") or node.fields.get("systemalertid")
+                listed = node.get("systemalertids") or node.get("systemalertid")
                 yield from map(scalar, listed if isinstance(listed, list) else (listed,))
 
 
 def merged(entities: Iterable[Entity]) -> tuple[Entity, ...]:
-    """Each thing once, in the order of first mention.
+    """Each thing once, in the order of first mention (see `Things`)."""
+    return tuple(Things(entities).found)
+
+
+class Things:
+    """Each thing once, in the order of first mention: `found`.
 
     Two of one type and name (case-blind) are the same thing if what is known of one says nothing
     against the other. What nobody could find anything by is left out.
     """
-    found: list[Entity] = []
-    facts: list[tuple[str, ...]] = []
-    places: dict[tuple[str, ...], int] = {}
-    alike: dict[tuple[str, str], list[int]] = {}
-    for entity in entities:
-        if not (entity.name or entity.id or entity.path or entity.hashes or entity.command_line):
-            continue
-        name, said = (entity.type, entity.name.lower()), _facts(entity)
-        place = places.get(name + said)
+
+    def __init__(self, entities: Iterable[Entity] = ()) -> None:
+        self.found: list[Entity] = []
+        self._first: dict[tuple[str, str], int] = {}
+        self._alike: dict[tuple[str, str], _Alike] = {}
+        self.add(entities)
+
+    def add(self, entities: Iterable[Entity]) -> None:
+        found, first = self.found, self._first
+        for it in entities:
+            if not (it.name or it.id or it.path or it.hashes or it.command_line):
+                continue
+            name = (it.type, it.name.lower())
+            place = first.setdefault(name, len(found))
+            if place < len(found) and any(facts := _facts(it)):  # else it is the first one
+                alike = self._alike.get(name)
+                if alike is None:
+                    alike = self._alike[name] = _Alike(place, _facts(found[place]))
+                place = alike.place(facts, len(found))
+            if place < len(found):
+                found[place] = _joined(found[place], it)
+            else:
+                found.append(it)
+
+
+class _Alike:
+    """Things of one type and name, and what tells them apart."""
+
+    def __init__(self, place: int, facts: _Facts) -> None:
+        self._known = {place: facts}
+        self._places = {facts: place}
+
+    def place(self, said: _Facts, new: int) -> int:
+        """Of the thing of which this is said; `new` if it is none of them."""
+        place = self._places.get(said)
         if place is None:
-            near = alike.setdefault(name, [])
-            fitting = (at for at in near if _agree(facts[at], said))
-            place = next(fitting, None)
-            if place is None:
-                place = len(found)
-                if len(near) < _MOST_ALIKE:  # in a hostile list all are alike
-                    near.append(place)
-        if place == len(found):
-            found.append(entity)
-            facts.append(said)
-        else:
-            found[place] = _joined(found[place], entity)
-            facts[place] = tuple(a or b for a, b in zip(facts[place], said, strict=True))
-        places[name + said] = places[name + facts[place]] = place
-    return tuple(found)
+            few = islice(self._known.items(), _MOST_ALIKE)  # in a hostile list all are alike
+            place = next((at for at, facts in few if _agree(facts, said)), new)
+        facts = tuple(a or b for a, b in zip(self._known.get(place, said), said, strict=True))
+        self._known[place] = facts
+        self._places[said] = self._places[facts] = place
+        return place
 
 
-def _facts(entity: Entity) -> tuple[str, ...]:
+def _facts(entity: Entity) -> _Facts:
     return (
         entity.domain.lower(),
         entity.id.lower(),
@@ -121,7 +152,7 @@ def _facts(entity: Entity) -> tuple[str, ...]:
     )
 
 
-def _agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def _agree(one: _Facts, other: _Facts) -> bool:
     if one[_PID] and one[_PID] == other[_PID]:
         return True  # one process, its command line written in two ways
     return all(a == b or not a or not b for a, b in zip(one, other, strict=True))
@@ -149,18 +180,20 @@ def _joined(first: Entity, other: Entity) -> Entity:
 
 def user(name: str, domain: str = "", **more: Any) -> Entity:
     """An account; a principal name or `DOMAIN\\name` is taken apart."""
-    before, sign, after = name.partition("\\")
-    if sign and before and after:
-        name, domain = after, domain or before
-    before, _, after = name.rpartition("@")
-    if before and "." in after:
-        name, domain = before, after
+    if "\\" in name:
+        before, _, after = name.partition("\\")
+        if before and after:
+            name, domain = after, domain or before
+    if "@" in name:
+        before, _, after = name.rpartition("@")
+        if before and "." in after:
+            name, domain = before, after
     return Entity(type="user", name=name, domain=domain, **more)
 
 
 def host(name: str, domain: str = "", **more: Any) -> Entity:
     """A machine; a full domain name is taken apart."""
-    if found := _FULL_NAME.fullmatch(name):
+    if "." in name and (found := _FULL_NAME.fullmatch(name)):
         name, domain = found[1], found[2]
     return Entity(type="host", name=name, domain=domain, **more)
 
@@ -194,7 +227,7 @@ def scalar(value: Any) -> str:
         return value.strip()
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else ""
+    return str(value) if isinstance(value, _NUMBERS) else ""
 
 
 def last_part(resource: str) -> str:
@@ -202,82 +235,183 @@ def last_part(resource: str) -> str:
     return resource.rstrip("/").rpartition("/")[2]
 
 
+class _Plan(NamedTuple):
+    """Which of the keys of an object say what of an entity of some type."""
+
+    type: EntityType
+    name: tuple[str, ...]
+    id: tuple[str, ...]
+    domain: tuple[str, ...]
+    path: tuple[str, ...]
+    roles: tuple[str, ...]
+    full: tuple[str, ...]  # names with their domain
+    attributes: tuple[tuple[str, str, bool], ...]  # key, in lower case, whether it may name it
+    held: tuple[tuple[str, str], ...]  # key, in lower case: of entities of another type
+
+
+class _Layout:
+    """The keys of an object: a service writes the same ones in the same order, nearly always.
+
+    names: the keys by their lower case.
+    """
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.names = by_lower_case(keys)
+        self.alike = len(self.names) < len(keys)
+        self.ref, self.id = self.names.get("$ref"), self.names.get("$id")
+        self.types = self._those(("@odata.type", "type"))
+        self.lists_alerts = bool(self._those(("systemalertids", "systemalertid")))
+        self.plans = Memo(self._plan, most=64)
+
+    def _those(self, wanted: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self.names[name] for name in wanted if name in self.names)
+
+    def _plan(self, kind: str) -> _Plan:
+        form = shape(kind)
+        naming = {*form.name, *form.id, *form.domain, *form.path}
+        those = self._those
+        return _Plan(
+            form.type,
+            those(form.name),
+            those(form.id),
+            those(form.domain),
+            those(form.path),
+            those(("roles", "role")),
+            those(("fqdn", "fullname")),
+            tuple((key, it, it in naming) for it, key in self.names.items() if it not in UNTOLD),
+            tuple((key, it) for it, key in self.names.items() if HELD.get(it, kind) != kind),
+        )
+
+
+_layouts = Memo(_Layout, most=1024, longest=2048, size=longest_together)
+_types = Memo(known)
+
+
 class _Node:
-    """An entity as it came: its place in the list, type, and fields by name in lower case.
+    """An entity as it came: its place in the list, type, and fields, as its layout names them.
 
     key: what it stands under in another entity, in lower case.
     """
 
-    __slots__ = ("fields", "key", "names", "place", "type")
+    __slots__ = ("bare", "fields", "key", "layout", "place", "plan", "type")
 
-    def __init__(self, raw: dict[Any, Any], place: int, key: str) -> None:
+    def __init__(self, fields: dict[str, Any], layout: _Layout, place: int, key: str) -> None:
         self.place = place
         self.key = key
-        self.fields: dict[str, Any] = {}
-        self.names: dict[str, str] = {}
-        self._take(raw)
-        if "$ref" in self.fields:
-            self.type = ""  # no entity, but the name of one
-            return
-        self.type = known(self.text("@odata.type")) or known(self.text("type")) or HELD.get(key, "")
-        inside = self.fields.get(INSIDE.get(self.type, ""))
-        if isinstance(inside, dict):
-            self._take(inside)
+        self.fields = fields
+        self.layout = layout
+        self.bare: Entity | None = None
+        for each in layout.types:
+            if found := _types[scalar(fields[each])]:
+                self.type = found
+                break
+        else:
+            self.type = HELD.get(key, "")
+        if self.type in INSIDE and isinstance(inside := self.get(INSIDE[self.type]), dict):
+            self.fields, self.layout = _laid_out(_first_of(fields, inside))
+        self.plan = self.layout.plans[self.type]
 
-    def _take(self, raw: dict[Any, Any]) -> None:
-        for name, value in raw.items():
-            folded = name.lower()
-            if value is not None and folded not in self.fields:
-                self.fields[folded] = value
-                self.names[folded] = name
+    def get(self, name: str) -> Any:
+        key = self.layout.names.get(name)
+        return None if key is None else self.fields[key]
 
     def text(self, *names: str) -> str:
-        return next(filter(None, (scalar(self.fields.get(name)) for name in names)), "")
+        for name in names:
+            if found := scalar(self.get(name)):
+                return found
+        return ""
+
+    def first(self, keys: tuple[str, ...]) -> str:
+        """Of keys in the object's own spelling."""
+        for key in keys:
+            if found := scalar(self.fields[key]):
+                return found
+        return ""
+
+
+def _laid_out(fields: dict[str, Any]) -> tuple[dict[str, Any], _Layout]:
+    layout = _layouts[tuple(fields)]
+    if layout.alike:
+        fields = _first_of(fields)
+        layout = _layouts[tuple(fields)]
+    return fields, layout
+
+
+def _first_of(*objects: dict[str, Any]) -> dict[str, Any]:
+    """Their fields; of keys that differ only in case the first with a value."""
+    fields: dict[str, Any] = {}
+    names = set()
+    for each in objects:
+        for name, value in each.items():
+            if value is not None and (folded := name.lower()) not in names:
+                names.add(folded)
+                fields[name] = value
+    return fields
+
+
+_NESTED = frozenset({list, dict})
 
 
 class _Graph:
     """All entities of a list, those inside others too, and what their ids mean."""
 
-    def __init__(self, value: list[Any]) -> None:
+    def __init__(self, listed: list[Any]) -> None:
         self.nodes: list[_Node] = []
-        self._of: dict[int, _Node] = {}  # by the identity of the object that it came as
-        self._places: dict[tuple[str, str], list[int]] = {}
-        waiting: list[tuple[Any, str]] = [(value, "")]
+        # By the identity of the object that it came as.
+        self._of: dict[int, _Node] = {}
+        self._refs: dict[int, str] = {}
+        self._places: dict[tuple[str, str], list[int]] | None = None
+        waiting: list[tuple[list[Any] | dict[str, Any], str]] = [(listed, "")]
         while waiting:  # not by recursion: they nest without bound
             item, key = waiting.pop()
             if isinstance(item, list):
-                waiting += [(inner, key) for inner in reversed(item)]
-            elif isinstance(item, dict):
-                self._add(item, key)
-                for name, inner in reversed(item.items()):
-                    if isinstance(inner, list | dict):
-                        waiting.append((inner, name.lower()))
-
-    def _add(self, item: dict[str, Any], key: str) -> None:
-        node = self._of[id(item)] = _Node(item, len(self.nodes), key)
-        self.nodes.append(node)
-        if (name := node.text("$id")) and node.type:
-            for wanted in ("", node.type):
-                self._places.setdefault((name, wanted), []).append(node.place)
-
-    def held(self, by: _Node, name: str, wanted: str = "") -> Iterator[_Node]:
-        """The entities under a key of another one."""
-        value = by.fields.get(name)
-        for item in value if isinstance(value, list) else (value,):
-            node = self._of.get(id(item)) if isinstance(item, dict) else None
-            if node is not None and "$ref" in node.fields:
-                node = self._meant(node.text("$ref"), by.place, wanted)
-            if node is None or node is by or not node.type:
+                waiting += [(value, key) for value in reversed(item) if value.__class__ in _NESTED]
                 continue
-            if wanted in ("", node.type):
-                yield node
+            fields, layout = _laid_out(item)
+            if layout.ref and fields[layout.ref] is not None:
+                self._refs[id(item)] = scalar(fields[layout.ref])
+            elif layout.types or key in HELD:
+                node = self._of[id(item)] = _Node(fields, layout, len(self.nodes), key)
+                self.nodes.append(node)
+            for name, value in reversed(item.items()):
+                if value.__class__ in _NESTED:
+                    waiting.append((value, name.lower()))
 
-    def _meant(self, name: str, place: int, wanted: str) -> _Node | None:
+    def held(self, by: _Node, name: str, wanted: str = "") -> list[_Node]:
+        """The entities under a key of another one, given in lower case."""
+        value = by.get(name)
+        if value is None:
+            return []
+        items = value if isinstance(value, list) else (value,)
+        found = (self.meant(item, by, wanted) for item in items)
+        return [node for node in found if node is not None]
+
+    def meant(self, item: Any, by: _Node, wanted: str = "") -> _Node | None:
+        """The entity that an object in another one is, or names."""
+        node = self._of.get(id(item))
+        if node is None and (name := self._refs.get(id(item))):
+            node = self._named(name, by.place, wanted)
+        if node is None or node is by or not node.type or wanted not in ("", node.type):
+            return None
+        return node
+
+    def _named(self, name: str, place: int, wanted: str) -> _Node | None:
         """Of several entities with this id the last before the place, else the first after."""
+        if self._places is None:
+            self._places = self._by_id()
         places = self._places.get((name, wanted))
         if not places:
             return None
         return self.nodes[places[max(bisect_left(places, place) - 1, 0)]]
+
+    def _by_id(self) -> dict[tuple[str, str], list[int]]:
+        """Of the entities with an id, and a type or any."""
+        places: dict[tuple[str, str], list[int]] = {}
+        for node in self.nodes:
+            if node.layout.id and node.type and (name := scalar(node.fields[node.layout.id])):
+                places.setdefault((name, node.type), []).append(node.place)
+                places.setdefault((name, ""), []).append(node.place)
+        return places
 
 
 def _entities(graph: _Graph) -> Iterator[Entity]:
@@ -285,7 +419,7 @@ def _entities(graph: _Graph) -> Iterator[Entity]:
     in_files = {
         each.place
         for node in graph.nodes
-        if "filehashes" in node.fields
+        if "filehashes" in node.layout.names
         for each in graph.held(node, "filehashes", "filehash")
     }
     for node in graph.nodes:
@@ -300,7 +434,8 @@ def _entities(graph: _Graph) -> Iterator[Entity]:
                     entity, role=role, port=port, attributes=entity.attributes | more
                 )
             yield entity
-            yield from _in_texts(node)
+            if node.plan.held:
+                yield from _in_texts(node)
 
 
 def _connections(graph: _Graph) -> Iterator[tuple[int, tuple[Role, str, dict[str, str]]]]:
@@ -322,10 +457,8 @@ def _lone_hash(node: _Node) -> Entity:
 
 def _in_texts(node: _Node) -> Iterator[Entity]:
     """What an entity names in a text, as a mail its sender."""
-    for name, value in node.fields.items():
-        held_as = HELD.get(name)
-        if held_as is None or held_as == node.type:
-            continue
+    for key, name in node.plan.held:
+        held_as, value = HELD[name], node.fields[key]
         for item in value if isinstance(value, list) else (value,):
             if text := item.strip() if isinstance(item, str) else "":
                 if held_as == "azureresource":
@@ -340,25 +473,32 @@ def _in_texts(node: _Node) -> Iterator[Entity]:
 
 def _bare(node: _Node) -> Entity:
     """An entity by what names it."""
-    form = shape(node.type)
-    name, domain, path = node.text(*form.name), node.text(*form.domain), node.text(*form.path)
-    said = node.fields.get("roles") or node.fields.get("role")
+    if node.bare is None:
+        node.bare = _named(node)
+    return node.bare
+
+
+def _named(node: _Node) -> Entity:
+    plan, fields = node.plan, node.fields
+    name, its_id = node.first(plan.name), node.first(plan.id)
+    domain, path = node.first(plan.domain), node.first(plan.path)
+    said = next(filter(None, map(fields.get, plan.roles)), None) if plan.roles else None
     part = role(said) or ROLES.get(node.key, "")
-    its_id = node.text(*form.id)
-    if form.type == "user":
+    if plan.type == "user":
         return user(name, domain, id=its_id, role=part)
-    if form.type == "host":
-        for full in (node.text("fqdn"), node.text("fullname")):
+    if plan.type == "host":
+        for key in plan.full:
+            full = scalar(fields[key])
             if full.lower().startswith(f"{name.lower()}."):
                 name = full
         return host(name, domain, id=its_id, role=part)
-    if form.type == "file":
+    if plan.type == "file":
         return file(name, path, role=part)
-    if form.type == "registry":
+    if plan.type == "registry":
         path = "\\".join(filter(None, (node.text("hive", "registryhive"), path)))
-    if form.type == "resource":
+    if plan.type == "resource":
         name = name or last_part(its_id)
-    return Entity(type=form.type, name=name, domain=domain, path=path, id=its_id, role=part)
+    return Entity(type=plan.type, name=name, domain=domain, path=path, id=its_id, role=part)
 
 
 def _entity(node: _Node, graph: _Graph) -> Entity:
@@ -382,12 +522,15 @@ def _entity(node: _Node, graph: _Graph) -> Entity:
             more["path"] = _bare(key).path
     elif bare.type == "resource" and not bare.name:
         more["name"] = attributes.get("CloudResource", "")  # a cluster has no name of its own
+    if not attributes and not more:
+        return bare
     return msgspec.structs.replace(bare, attributes=attributes, **more)
 
 
 def _hashes(node: _Node, graph: _Graph, others: dict[str, str]) -> tuple[str, ...]:
     """A file's; what stands in a hash's place, and hashes of another kind, go to `others`."""
-    found = {value: None for name in _HASHES if is_hash(value := node.text(name))}
+    said = filter(None, map(node.text, _HASHES))
+    found = {value: None for value in said if is_hash(value)}
     for each in graph.held(node, "filehashes", "filehash"):
         value, algorithm = each.text("value"), each.text("algorithm")
         if is_hash(value) and algorithm.upper() != _AUTHENTICODE:
@@ -399,27 +542,34 @@ def _hashes(node: _Node, graph: _Graph, others: dict[str, str]) -> tuple[str, ..
 
 def _attributes(node: _Node, graph: _Graph, bare: Entity) -> dict[str, str]:
     """What names it not: plain values, those of plain objects in it, what it refers to."""
-    form = shape(node.type)
-    names = {*form.name, *form.id, *form.domain, *form.path}
-    said = {bare.name, bare.full_name, bare.domain, bare.id, bare.path, node.text(*form.path)}
+    fields = node.fields
     found: dict[str, str] = {}
-    for folded, value in node.fields.items():
-        if len(found) >= _MOST_ATTRIBUTES:
-            break
-        if folded in UNTOLD or (folded in names and scalar(value) in said):
+    for key, name, naming in node.plan.attributes:
+        value = fields[key]
+        text = scalar(value)
+        if value is None or (naming and _names(text, node, bare)):
             continue
-        name = node.names[folded]
-        if isinstance(value, dict):
-            referred = next(graph.held(node, folded, HELD.get(folded, "")), None)
+        if value.__class__ is dict:
+            referred = graph.meant(value, node, HELD.get(name, ""))
             if referred is not None:
                 entity = _bare(referred)
-                found[name] = entity.full_name or entity.path or entity.id
+                text = entity.full_name or entity.path or entity.id
             elif "$ref" not in value:
                 inside = ((key, scalar(inner)) for key, inner in value.items())
                 found |= {key: text for key, text in inside if text and key[:1] not in "@$"}
-        elif isinstance(value, list):
-            if folded not in HELD:
-                found[name] = ", ".join(filter(None, map(scalar, value)))
-        else:
-            found[name] = scalar(value)
-    return {name: text for name, text in found.items() if text}
+        elif value.__class__ is list and name not in HELD:
+            text = ", ".join(filter(None, map(scalar, value)))
+        if text:
+            found[key] = text
+        if len(found) >= _MOST_ATTRIBUTES:
+            break
+    return found
+
+
+def _names(text: str, node: _Node, bare: Entity) -> bool:
+    """Whether it stands in the entity's own fields already."""
+    return (
+        text in (bare.name, bare.id, bare.domain, bare.path)
+        or text == bare.full_name
+        or text == node.first(node.plan.path)
+    )

@@ -16,14 +16,14 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details, Entity, EntityType, Role
-from schemas.kinds import _base, _entities, _monitor
-from schemas.kinds._monitor import Folded, address, first, folded, listed, texts
+from schemas.kinds import _base, _entities, _monitor, _values
+from schemas.kinds._things import address, things
+from schemas.kinds._values import Folded, attributes, first, folded, listed, texts
 
 __all__ = ["Subject", "mentioned", "understood"]
 
 _ENTRA = "Microsoft Entra ID"
 _PROTECTION = "Microsoft Entra ID Protection"
-_RISKS = {"none": "informational", "hidden": "unknown"}
 _STATUSES = {
     "atrisk": "new",
     "confirmedcompromised": "new",
@@ -34,6 +34,7 @@ _STATUSES = {
 _ATTRIBUTES = {
     "correlationid": "correlation_id",
     "tenantid": "tenant_id",
+    "workspaceid": "workspace_id",
     "category": "category",
     "level": "level",
     "identity": "identity",
@@ -63,7 +64,7 @@ _ATTRIBUTES = {
     "risklevelduringsignin": "risk_level",
     "risklevelaggregated": "user_risk_level",
     "activity": "activity",
-    "source": "detected_by",
+    "source": "detection_source",
     "detectiontimingtype": "detection_timing",
     "requestmethod": "http_method",
     "responsestatuscode": "http_status",
@@ -176,20 +177,20 @@ def _pairs(value: object) -> dict[str, str]:
 
 def mentioned(raw: bytes) -> Details:
     """What the record says: of itself, and in its `properties`, which go first."""
-    around = folded(raw)
+    around = _values.record(raw)
     inner = folded(around.get("properties"))
     fields = around | inner
-    more = _monitor.attributes(around, {name: f"record_{it}" for name, it in _ATTRIBUTES.items()})
-    found = _monitor.attributes(fields, _ATTRIBUTES)
+    more = attributes(around, {name: f"record_{it}" for name, it in _ATTRIBUTES.items()})
+    found = attributes(fields, _ATTRIBUTES)
     found |= {name: text for name, text in more.items() if text not in found.values()}
     status = folded(fields.get("status"))
-    found |= _monitor.attributes(status, {"errorcode": "error_code", "failurereason": "reason"})
+    found |= attributes(status, {"errorcode": "error_code", "failurereason": "reason"})
     if agent := _pairs(fields.get("additionaldetails")).get("user-agent"):
         found.setdefault("user_agent", agent)
     if changed := _changed(fields):
         found["modified_properties"] = ", ".join(changed)
     return Details(
-        entities=_monitor.together(_entities_of(fields)),
+        entities=things(_entities_of(fields)),
         action=first(fields, "action", "operationname", "activitydisplayname"),
         outcome=_outcome(fields),
         related=tuple(texts(fields, "requestid")) if "riskeventtype" in fields else (),
@@ -217,7 +218,7 @@ def _entities_of(fields: Folded) -> Iterator[Entity]:
     extra = _pairs(fields.get("additionaldetails"))
     place = folded(fields.get("locationdetails") or fields.get("location"))
     for text in texts(fields, "ipaddress", "sourceip"):
-        yield from address(text, "source", attributes=_monitor.attributes(place, _PLACE))
+        yield from address(text, "source", attributes=attributes(place, _PLACE))
     yield from address(first(fields, "destinationip"), "target")
     yield _entities.host(first(fields, "destinationfqdn"), role="target")
     yield from address(first(folded(started.get("user")), "ipaddress"), "source")
@@ -228,7 +229,7 @@ def _entities_of(fields: Folded) -> Iterator[Entity]:
         first(device, "displayname"),
         id=first(device, "deviceid"),
         role="source",
-        attributes=_monitor.attributes(device, _DEVICE),
+        attributes=attributes(device, _DEVICE),
     )
     for target in map(folded, listed(fields.get("targetresources"))):
         yield from _target(target)
@@ -249,7 +250,7 @@ def _initiator(started: Folded) -> Iterator[Entity]:
         name=first(app, "displayname", "serviceprincipalname", "name"),
         id=first(app, "serviceprincipalid", "appid", "id"),
         role="actor",
-        attributes=_monitor.attributes(app, {"appid": "appId"}),
+        attributes=attributes(app, {"appid": "appId"}),
     )
 
 
@@ -258,7 +259,7 @@ def _user(of: Folded, role: Role, name: str = "") -> Entity:
         first(of, "userprincipalname") or name or first(of, "displayname", "name"),
         id=first(of, "id"),
         role=role,
-        attributes=_monitor.attributes(of, {"displayname": "displayName", "identity": "identity"}),
+        attributes=attributes(of, {"displayname": "displayName", "identity": "identity"}),
     )
 
 

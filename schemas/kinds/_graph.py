@@ -1,17 +1,21 @@
-"""What Graph's alerts and incidents have in common: products, tactics, resources in evidence."""
+"""What Graph's alerts and incidents have in common: products, resources in evidence, comments.
+
+Source: "alert resource type", values of `serviceSource` (learn.microsoft.com,
+graph/api/resources/security-alert).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import msgspec
 
-from schemas.kinds import _base
-from schemas.kinds._base import Fields
+from schemas.kinds import _base, _values
 from schemas.kinds._entities import scalar
+from schemas.kinds._values import Folded, listed
 
-__all__ = ["attributes", "product", "resources", "tactics", "texts"]
+__all__ = ["attributes", "product", "resources"]
 
 # Members of `serviceSource` whose name is not what it says.
 _PRODUCTS = {
@@ -26,15 +30,7 @@ _PRODUCTS = {
 _ID = b'"/subscriptions/'
 _KEY = re.compile(rb'"resourceid"\s*:\s*\Z')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_TACTICS = {
-    tactic.lower(): tactic
-    for tactic in (
-        *("PreAttack", "Reconnaissance", "ResourceDevelopment", "InitialAccess", "Execution"),
-        *("Persistence", "PrivilegeEscalation", "DefenseEvasion", "CredentialAccess"),
-        *("Discovery", "LateralMovement", "Collection", "CommandAndControl", "Exfiltration"),
-        *("Impact", "Evasion", "InhibitResponseFunction", "ImpairProcessControl"),
-    )
-}
+_UNKNOWN = ("unknown", "unknownFutureValue")
 
 
 def product(source: str | None) -> str:
@@ -46,12 +42,6 @@ def product(source: str | None) -> str:
         return known
     words = "".join(f" {letter}" if letter.isupper() else letter for letter in source)
     return (words[:1].upper() + words[1:]).replace(" For ", " for ").replace("Io T", "IoT")
-
-
-def tactics(categories: Iterable[str | None]) -> tuple[str, ...]:
-    """Those categories that are tactics; others are kinds of threats: "Malware", "Ransomware"."""
-    words = ((word or "").replace(" ", "").lower() for word in categories)
-    return _base.unique(_TACTICS.get(word) for word in words)
 
 
 def resources(evidence: msgspec.Raw) -> tuple[str, ...]:
@@ -67,22 +57,12 @@ def resources(evidence: msgspec.Raw) -> tuple[str, ...]:
     return _base.unique(found)
 
 
-def texts(value: msgspec.Raw | None) -> tuple[str, ...]:
-    """A list's texts, or the one text that is there instead; none of them twice."""
-    found = None if value is None else _base.decoded(value)
-    if found is None and value is not None and bytes(value)[:1] == b'"':
-        found = _base.text(value)
-    return _base.unique(map(scalar, found if isinstance(found, list) else (found,)))
-
-
-def attributes(fields: Fields, names: dict[str, str]) -> dict[str, str]:
-    """The fields that say something, under our names (ours: theirs)."""
-    found = {
-        ours: ("\n" if ours == "remediation" else ", ").join(texts(fields.get(theirs)))
-        for ours, theirs in names.items()
-    }
-    return {
-        name: text
-        for name, text in found.items()
-        if text and text not in ("unknown", "unknownFutureValue")
-    }
+def attributes(fields: Folded, names: Mapping[str, str]) -> dict[str, str]:
+    """The fields that say something under our names, each step of a remediation on its own line,
+    and the number of comments."""
+    found = _values.attributes(fields, names)
+    steps = map(scalar, listed(fields.get("recommendedactions")))
+    found |= _values.plain(remediation="\n".join(steps))
+    if "comments" in fields:
+        found["comments"] = str(len(listed(fields["comments"])))
+    return {name: text for name, text in found.items() if text not in _UNKNOWN}

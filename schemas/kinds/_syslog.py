@@ -13,9 +13,10 @@ import re
 import msgspec
 
 from schemas.entities import Details, Entity
-from schemas.kinds import _entities, _unix, _windows
+from schemas.kinds import _entities, _unix
+from schemas.kinds._things import numeric
 
-__all__ = ["BEGINS", "Line", "details", "parse", "severity", "title"]
+__all__ = ["BEGINS", "SEVERITIES", "Line", "details", "parse", "severity", "title"]
 
 BEGINS = (
     r"^(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d"
@@ -129,7 +130,7 @@ def details(line: Line, *others: Entity) -> Details:
             (
                 *others,
                 _entities.host(line.host),
-                Entity(type="ip", name=_windows.address(line.address)),
+                Entity(type="ip", name=numeric(line.address)),
                 Entity(type="process", name=line.program.partition("(")[0], pid=line.pid),
                 *said.entities,
             )

@@ -23,10 +23,9 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-import msgspec
-
 from schemas.entities import Entity, Role
-from schemas.kinds import _entities, _windows
+from schemas.kinds import _entities
+from schemas.kinds._things import numeric, process
 
 __all__ = ["Said", "understand"]
 
@@ -200,7 +199,7 @@ _RULES: dict[str, tuple[tuple[str, Outcome], ...]] = {
     ),
     "systemd-logind": (
         (
-            r"(?P<action>New session) '?(?P<session>[^\s']{1,64})'? of user"
+            r"(?P<action>New session) '?(?P<session_id>[^\s']{1,64})'? of user"
             r" '?(?P<user>[^\s']{1,256}?)'?(?:\.| with .*)",
             "success",
         ),
@@ -255,7 +254,7 @@ def understand(program: str, message: str) -> Said:
     return _NOTHING
 
 
-_FACTS = ("session", "tty", "uid", "pwd", "protocol")
+_FACTS = ("session_id", "tty", "uid", "pwd", "protocol")
 
 
 @functools.cache
@@ -273,14 +272,13 @@ def _entities_of(said: dict[str, str]) -> Iterator[Entity]:
     if "group" in said:
         yield Entity(type="group", name=said["group"], role="target")
     if place := said.get("ip", ""):
-        if numeric := _windows.address(place):
-            yield Entity(type="ip", name=numeric, port=said.get("port", ""), role="source")
+        if ip := numeric(place):
+            yield Entity(type="ip", name=ip, port=said.get("port", ""), role="source")
         elif place.lower() not in _NOBODY:
             yield _entities.host(place, role="source")
     if "name" in said:
         yield _entities.host(said["name"], role="source")
-    if numeric := _windows.address(said.get("to", "")):
-        yield Entity(type="ip", name=numeric, port=said.get("to_port", ""), role="target")
+    if ip := numeric(said.get("to", "")):
+        yield Entity(type="ip", name=ip, port=said.get("to_port", ""), role="target")
     if command := said.get("command", "").strip():
-        image = _entities.file(command.split(None, 1)[0], command_line=command)
-        yield msgspec.structs.replace(image, type="process")
+        yield process(command.split(None, 1)[0], command_line=command)

@@ -10,7 +10,6 @@ User Name` are `subject_user_name`. What becomes no entity is an attribute under
 from __future__ import annotations
 
 import functools
-import ipaddress
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -19,20 +18,19 @@ from typing import Any, Literal
 import msgspec
 
 from schemas.entities import Details, Entity, Role
-from schemas.kinds import _entities, _strings
+from schemas.kinds import _entities
+from schemas.kinds._things import numeric, process
+from schemas.kinds._values import snake
 from schemas.kinds._windows_names import ABOUT_GROUPS, EVENTS, LOGON_TYPES, REASONS, WITH_REASON
 
 __all__ = [
     "Event",
-    "address",
     "details",
     "facts",
     "lines",
-    "loads",
     "outcome",
     "parse",
     "severity",
-    "snake",
     "title",
     "values",
 ]
@@ -40,7 +38,6 @@ __all__ = [
 _MOST = 1 << 18  # characters of XML; Windows writes no more than a quarter
 _MOST_OF_SYSTEM = 1 << 13
 _MOST_VALUES = 512
-_MOST_LOOSE = 1 << 14
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -170,15 +167,8 @@ def _character(found: re.Match[str]) -> str:
 
 # Names and values
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\s_-]+")
 _BLANK = frozenset({"", "-", "-\\-", "n/a", "null", "null sid", "s-1-0-0", "(unknown user)"})
 _LINE = re.compile(r"([A-Za-z]\w{0,63}): ?(.*)")
-
-
-@functools.lru_cache(4096)
-def snake(name: str) -> str:
-    """`SubjectUserName` → `subject_user_name`."""
-    return _WORDS.sub("_", name.strip()).lower()
 
 
 def _put(data: dict[str, str], name: str, value: str) -> None:
@@ -193,14 +183,6 @@ def facts(pairs: Mapping[str, Any]) -> dict[str, str]:
     for name, value in itertools.islice(pairs.items(), _MOST_VALUES):
         _put(found, name, _entities.scalar(value))
     return found
-
-
-def loads(text: str) -> tuple[Any, str]:
-    """What a text of JSON holds, and the name of the repair; `(None, "")` where it holds none."""
-    try:
-        return msgspec.json.decode(text), "json_in_string"
-    except (ValueError, RecursionError):
-        return _strings.loads_loosely(text) if len(text) <= _MOST_LOOSE else (None, "")
 
 
 def lines(text: str) -> dict[str, str]:
@@ -275,10 +257,12 @@ def details(event: Event, resource_id: str = "") -> Details:
     ]
     if (logon := data.get("logon_type", "")) in LOGON_TYPES:
         data["logon_type_name"] = LOGON_TYPES[logon]
+    reason = data.pop("failure_reason", "")
     if event.event_id in WITH_REASON:
         codes = (data.get("sub_status", ""), data.get("status", ""))
-        if reason := next(filter(None, (REASONS.get(_integer(code)) for code in codes)), ""):
-            data["failure_reason"] = reason
+        reason = next(filter(None, (REASONS.get(_integer(code)) for code in codes)), reason)
+    if reason:
+        data["reason"] = reason
     said = {
         "event_id": event.event_id,
         "channel": event.channel,
@@ -374,8 +358,8 @@ def _hosts(data: dict[str, str]) -> Iterator[Entity]:
     }
     for name, role in roles.items():
         called = data.pop(name, "").lstrip("\\")
-        if numeric := address(called):
-            yield Entity(type="ip", name=numeric, role=role)
+        if ip := numeric(called):
+            yield Entity(type="ip", name=ip, role=role)
         elif called and called.lower() != "localhost":
             yield _entities.host(called, role=role)
     if query := data.pop("query_name", ""):
@@ -395,26 +379,13 @@ def _addresses(data: dict[str, str]) -> Iterator[Entity]:
         ("address", "", "source"),
     )
     for name, port, role in places:
-        if numeric := address(data.get(name, "")):
+        if ip := numeric(data.get(name, "")):
             del data[name]
             number = data.pop(port, "")
-            yield Entity(type="ip", name=numeric, port="" if number == "0" else number, role=role)
+            yield Entity(type="ip", name=ip, port="" if number == "0" else number, role=role)
     for result in data.get("query_results", "").split(";")[:256]:  # Sysmon's DNS query
-        if numeric := address(result):
-            yield Entity(type="ip", name=numeric)
-
-
-def address(text: str) -> str:
-    """An IP address in its usual form, an IPv4 one as that; empty for anything else."""
-    text = text.strip(" []").partition("%")[0]
-    if not 2 <= len(text) <= 64:
-        return ""
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+        if ip := numeric(result):
+            yield Entity(type="ip", name=ip)
 
 
 def _processes(data: dict[str, str]) -> Iterator[Entity]:
@@ -423,25 +394,27 @@ def _processes(data: dict[str, str]) -> Iterator[Entity]:
     owner = next((it for it in ("image_loaded", "target_filename") if it in data), "image")
     if created := take("new_process_name"):  # 4688
         creator = _pid(take("process_id"))
-        yield _process(
-            *(created, _pid(take("new_process_id"))),
+        yield process(
+            created,
+            pid=_pid(take("new_process_id")),
             parent_pid=creator,
             command_line=take("command_line"),
             role="target",
         )
         if parent := take("parent_process_name"):
-            yield _process(parent, creator, role="actor")
+            yield process(parent, pid=creator, role="actor")
     elif image := take("image"):  # Sysmon
         parent, parent_pid = take("parent_image"), _pid(take("parent_process_id"))
-        yield _process(
-            *(image, _pid(take("process_id"))),
+        yield process(
+            image,
+            pid=_pid(take("process_id")),
             parent_pid=parent_pid,
             command_line=take("command_line"),
             hashes=hashes if owner == "image" else (),
             role="target" if parent else "actor",
         )
         command = take("parent_command_line")
-        yield _process(parent, parent_pid, command_line=command, role="actor")
+        yield process(parent, pid=parent_pid, command_line=command, role="actor")
     names: tuple[tuple[str, str, str, Role], ...] = (
         ("source_image", "source_process_id", "", "actor"),
         ("target_image", "target_process_id", "", "target"),
@@ -452,17 +425,13 @@ def _processes(data: dict[str, str]) -> Iterator[Entity]:
     for name, pid, command, role in names:
         if path := take(name):
             said = take(command)
-            yield _process(path, _pid(take(pid)), command_line=said, role=role)
+            yield process(path, pid=_pid(take(pid)), command_line=said, role=role)
     if owner != "image":
         yield _entities.file(data.pop(owner), hashes=hashes, role="target")
 
 
 def _take(data: dict[str, str], name: str) -> str:
     return data.pop(name, "")
-
-
-def _process(path: str, pid: str, **more: Any) -> Entity:
-    return msgspec.structs.replace(_entities.file(path, pid=pid, **more), type="process")
 
 
 def _hashes(listed: str, data: dict[str, str]) -> tuple[str, ...]:

@@ -16,9 +16,10 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details, Entity
-from schemas.kinds import _base, _entities, _monitor
+from schemas.kinds import _base, _entities, _monitor, _values
 from schemas.kinds._base import ABSENT, Fields, Kind
-from schemas.kinds._monitor import Folded, address, first, folded, listed, resource, texts, word
+from schemas.kinds._things import address, hosts, process, resource, things
+from schemas.kinds._values import Folded, attributes, first, folded, listed, texts
 
 __all__ = ["KIND"]
 
@@ -33,8 +34,9 @@ _STATUSES = {"activated": "new"}
 _FIELDS = {
     "correlationid": "correlation_id",
     "operationid": "operation_id",
-    "eventdataid": "event_id",
+    "eventdataid": "event_data_id",
     "tenantid": "tenant_id",
+    "workspaceid": "workspace_id",
     "category": "category",
     "categoryvalue": "category",
     "level": "level",
@@ -131,14 +133,14 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    properties, repair = _monitor.part(Properties, row.properties)
+    properties, repair = _values.part(Properties, row.properties)
     facts: Facts = properties
     if bytes(properties.eventProperties):
-        facts, repair = _monitor.part(Facts, properties.eventProperties)
-    category = word(row.category) or row.CategoryValue or word(row.eventSource)
+        facts, repair = _values.part(Facts, properties.eventProperties)
+    category = _word(row.category) or row.CategoryValue or _word(row.eventSource)
     category = properties.eventCategory or category
-    operation = row.OperationNameValue or word(row.operationName)
-    status = row.ActivityStatusValue or row.resultType or word(row.status)
+    operation = row.OperationNameValue or _word(row.operationName)
+    status = row.ActivityStatusValue or row.resultType or _word(row.status)
     time = row.time or row.eventTimestamp or row.TimeGenerated
     resources = _base.unique((row.resourceId, row.resourceUri))
     main = resources[0] if resources else ""
@@ -158,7 +160,7 @@ def read(row: Row, raw: bytes) -> Alert:
         version=version,
         title=facts.title
         or facts.recommendationName
-        or (properties.eventName or word(row.eventName) if is_alert else "")
+        or (properties.eventName or _word(row.eventName) if is_alert else "")
         or _localized(row.operationName)
         or operation,
         description=row.resultDescription or row.description or "",
@@ -183,24 +185,29 @@ def _text(level: str | int | None) -> str:
     return "" if level is None else str(level)
 
 
+def _word(said: str | None) -> str:
+    """A name, also where the REST API writes `{"value": name, "localizedValue": …}`."""
+    return first(folded(said), "value") if said and said[0] == "{" else said or ""
+
+
 def _localized(name: str | None) -> str:
     """As the REST API and Log Analytics call an operation, for people."""
     return first(folded(name), "localizedvalue") if name and name[0] == "{" else name or ""
 
 
 def details(raw: bytes) -> Details:
-    fields = _plain(folded(raw))
+    fields = _plain(_values.record(raw))
     properties = folded(fields.get("properties"))
     properties |= folded(properties.get("eventproperties"))
     identity = folded(fields.get("identity"))
     authorization = folded(identity.get("authorization") or fields.get("authorization"))
     claims = folded(identity.get("claims") or fields.get("claims"))
     evidence = folded(authorization.get("evidence"))
-    found = _monitor.attributes(properties, _PROPERTIES) | _monitor.attributes(fields, _FIELDS)
-    found |= _monitor.attributes(claims, _CLAIMS) | _monitor.attributes(evidence, _EVIDENCE)
+    found = attributes(properties, _PROPERTIES) | attributes(fields, _FIELDS)
+    found |= attributes(claims, _CLAIMS) | attributes(evidence, _EVIDENCE)
     caller, principal_type = first(fields, "caller"), first(evidence, "principaltype")
     return Details(
-        entities=_monitor.together(
+        entities=things(
             (
                 *_monitor.principals(claims, caller, principal_type),
                 *_mentioned(fields, properties, authorization),
@@ -247,11 +254,8 @@ def _mentioned(fields: Folded, properties: Folded, authorization: Folded) -> Ite
 
 def _attacked(properties: Folded) -> Iterator[Entity]:
     """What an alert of Defender for Cloud tells of; its names vary with the type of alert."""
-    image = _entities.file(first(properties, "processname"))
-    yield Entity(
-        type="process",
-        name=image.name,
-        path=image.path,
+    yield process(
+        first(properties, "processname"),
         command_line=first(properties, "commandline"),
         pid=first(properties, "processid"),
         parent_pid=first(properties, "parentprocess id", "parentprocessid"),
@@ -262,7 +266,7 @@ def _attacked(properties: Folded) -> Iterator[Entity]:
         id=first(properties, "usersid"),
         role="target",
     )
-    yield from _monitor.hosts(first(properties, "compromisedentity", "compromisedhost"), "target")
+    yield from hosts(first(properties, "compromisedentity", "compromisedhost"), "target")
     for name in list(properties)[:256]:
         if "ip" in name or "address" in name:
             yield from address(first(properties, name))
@@ -282,6 +286,6 @@ KIND = Kind(
     tells,
     read,
     details,
-    told_by="`category` is one of the Activity Log's, or there is `eventTimestamp`; "
-    "`Type` is `AzureActivity`",
+    told_by="`Type` is `AzureActivity`; `operationName`, and a `category` of the Activity Log or"
+    " `eventTimestamp`",
 )

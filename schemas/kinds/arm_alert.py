@@ -17,6 +17,7 @@ from schemas.entities import Details
 from schemas.kinds import _arm, _base
 from schemas.kinds._alerts import mentioned, resource
 from schemas.kinds._base import ABSENT, Fields, Kind
+from schemas.kinds._values import listed, plain, struct, value_of
 
 __all__ = ["KIND"]
 
@@ -69,7 +70,7 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    it, repairs = _arm.opened(row.properties, _Properties)
+    it, repairs = _arm.properties(row.properties, _Properties)
     entity = it.systemAlertId or row.name or (row.id or "").lower() or _base.body_hash(raw)
     word, status = it.severity or it.reportedSeverity or "", it.status or it.state or ""
     # As with the export: an update may change neither status nor time.
@@ -108,20 +109,20 @@ def _millis(written: str | None) -> int:
     return _base.millis(_base.moment(written or ""))
 
 
-def _words(listed: msgspec.Raw) -> list[str]:
-    return [word for word in _arm.items(_arm.value_of(listed)) if isinstance(word, str)]
+def _words(said: msgspec.Raw) -> list[str]:
+    return [word for word in listed(value_of(said)) if isinstance(word, str)]
 
 
 def _intent(properties: msgspec.Raw) -> str:
     """Where 2019-01-01 has it."""
     if b"killchainintent" not in bytes(properties).lower():
         return ""
-    named = _base.values_of(_arm.value_of(properties), frozenset({"killchainintent"}))
+    named = _base.values_of(value_of(properties), frozenset({"killchainintent"}))
     return next(named, "")
 
 
 def _resources(it: _Properties) -> tuple[str, ...]:
-    named = _base.values_of(_arm.value_of(it.resourceIdentifiers), _RESOURCE_KEYS)
+    named = _base.values_of(value_of(it.resourceIdentifiers), _RESOURCE_KEYS)
     return _base.unique((it.associatedResource, *named))
 
 
@@ -136,17 +137,22 @@ def _subscription(it: _Properties, resources: tuple[str, ...]) -> str:
 
 
 def details(raw: bytes) -> Details:
-    row = _arm.parsed(KIND, raw)
-    it, _ = _arm.opened(row.properties, _Properties)
+    row = struct(Row, raw)
+    it, _ = _arm.properties(row.properties, _Properties)
     location = _LOCATION.search(row.id or "")
-    found = mentioned(_arm.properties(raw), *map(resource, _resources(it)))
+    found = mentioned(_arm.property_fields(raw), *map(resource, _resources(it)))
     return msgspec.structs.replace(
         found,
         related=_base.unique((*found.related, it.instanceId)),
-        attributes=found.attributes | _arm.attributes(location=location and location[1]),
+        attributes=found.attributes | plain(location=location and location[1]),
     )
 
 
 KIND = Kind(
-    NAME, Row, tells, read, details, told_by="`type` is `Microsoft.Security/Locations/alerts`"
+    NAME,
+    Row,
+    tells,
+    read,
+    details,
+    told_by="`type` is `Microsoft.Security/locations/alerts` or `Microsoft.Security/alerts`",
 )

@@ -15,10 +15,11 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details
-from schemas.kinds import _arm, _base
+from schemas.kinds import _base
 from schemas.kinds._base import Fields, Kind
 from schemas.kinds._entities import resolve, scalar
 from schemas.kinds._strings import loads_loosely
+from schemas.kinds._values import folded, listed, plain
 
 __all__ = ["KIND"]
 
@@ -69,7 +70,7 @@ class _Incident:
         return next(filter(None, (scalar(self._fields.get(name)) for name in names)), "")
 
     def items(self, name: str) -> list[Any]:
-        return _arm.items(self._fields.get(name))
+        return listed(self._fields.get(name))
 
     def words(self, name: str) -> tuple[str, ...]:
         return _base.unique(map(scalar, self.items(name)))
@@ -112,11 +113,13 @@ def read(row: Row, raw: bytes) -> Alert:
 def details(raw: bytes) -> Details:
     it = _Incident(raw)
     workspace = _WORKSPACE.search(it.text("id"))
+    number, provider_id = it.text("incidentnumber"), it.text("providerincidentid")
+    others = (*map(_alert_id, it.items("alerts")), "" if provider_id == number else provider_id)
     return Details(
         entities=resolve(list(map(_entity, it.items("relatedentities")))),
-        related=_base.unique([*map(_alert_id, it.items("alerts")), it.text("providerincidentid")]),
-        attributes=_arm.attributes(
-            incident_number=it.text("incidentnumber"),
+        related=_base.unique(others),
+        attributes=plain(
+            incident_number=number,
             workspace=workspace[1] if workspace else "",
             owner=it.text(
                 *("owner.userprincipalname", "owner.email", "owner.assignedto", "owner.objectid")
@@ -125,11 +128,12 @@ def details(raw: bytes) -> Details:
             classification=it.text("classification"),
             classification_reason=it.text("classificationreason"),
             classification_comment=it.text("classificationcomment"),
-            alerts_count=it.text("additionaldata.alertscount"),
-            bookmarks_count=it.text("additionaldata.bookmarkscount"),
-            comments_count=it.text("additionaldata.commentscount"),
+            alerts=it.text("additionaldata.alertscount"),
+            bookmarks=it.text("additionaldata.bookmarkscount"),
+            comments=it.text("additionaldata.commentscount"),
             products=it.words("additionaldata.alertproductnames"),
             rules=it.words("relatedanalyticruleids"),
+            provider_incident_id=provider_id,
             created=it.text("createdtimeutc"),
             provider_incident_url=it.text("additionaldata.providerincidenturl"),
         ),
@@ -138,9 +142,7 @@ def details(raw: bytes) -> Details:
 
 def _folded(value: Any) -> dict[str, Any]:
     """An object by its keys in lower case, without `_`."""
-    if not isinstance(value, dict):
-        return {}
-    return {name.lower().replace("_", ""): it for name, it in value.items()}
+    return {name.replace("_", ""): it for name, it in folded(value).items()}
 
 
 def _alert_id(value: Any) -> str:
@@ -164,5 +166,5 @@ KIND = Kind(
     tells,
     read,
     details,
-    told_by="`type` is `Microsoft.SecurityInsights/Incidents`",
+    told_by="`type` is `Microsoft.SecurityInsights/incidents`",
 )

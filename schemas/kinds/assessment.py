@@ -17,6 +17,8 @@ from schemas.kinds import _arm, _base
 from schemas.kinds._arm import Assessed, Enrichment
 from schemas.kinds._base import ABSENT, Fields, Kind
 from schemas.kinds._entities import merged, scalar
+from schemas.kinds._mitre import mitre
+from schemas.kinds._values import listed, plain, struct, value_of
 
 __all__ = ["KIND"]
 
@@ -82,7 +84,7 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    it, repairs = _arm.opened(row.properties, _Properties)
+    it, repairs = _arm.properties(row.properties, _Properties)
     status = it.status or _arm.empty(_Status)
     metadata = it.metadata or _arm.empty(_Metadata)
     enrichment = _enrichment(row)
@@ -91,6 +93,7 @@ def read(row: Row, raw: bytes) -> Alert:
     version = _arm.version(enrichment, status.code, changed)
     resource = _resource(row, it)
     word = metadata.severity or (it.risk.level if it.risk else None) or ""
+    assessed = it.resourceDetails or _arm.empty(Assessed)
     tactics, techniques = _mitre(metadata)
     links = it.links or _arm.empty(_Links)
     return Alert(
@@ -108,7 +111,7 @@ def read(row: Row, raw: bytes) -> Alert:
         start_ms=_base.millis(_base.moment(status.firstEvaluationDate or "")),
         subscription_id=_base.subscription_of(row.id) or _base.subscription_of(resource),
         resource_ids=_base.unique((resource,)),
-        resource=_name(it) or _base.short_name(resource),
+        resource=assessed.name or _base.short_name(resource),
         tactics=tactics,
         techniques=techniques,
         product=_arm.PRODUCT,
@@ -127,20 +130,15 @@ def _resource(row: Row, it: _Properties) -> str:
     return (it.resourceDetails.azure_id if it.resourceDetails else "") or _arm.scope(row.id)
 
 
-def _name(it: _Properties) -> str:
-    assessed = it.resourceDetails
-    return (assessed.resourceName or assessed.machineName or "") if assessed else ""
-
-
 def _mitre(metadata: _Metadata) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not metadata.tactics and not metadata.techniques:
         return (), ()  # most name none: nothing is decoded
-    return _arm.mitre([_arm.value_of(metadata.tactics), _arm.value_of(metadata.techniques)])
+    return mitre([value_of(metadata.tactics), value_of(metadata.techniques)])
 
 
 def details(raw: bytes) -> Details:
-    row = _arm.parsed(KIND, raw)
-    it, _ = _arm.opened(row.properties, _Properties)
+    row = struct(Row, raw)
+    it, _ = _arm.properties(row.properties, _Properties)
     assessed = it.resourceDetails or _arm.empty(Assessed)
     status = it.status or _arm.empty(_Status)
     metadata = it.metadata or _arm.empty(_Metadata)
@@ -149,17 +147,17 @@ def details(raw: bytes) -> Details:
     return Details(
         entities=merged([_arm.thing(assessed, _resource(row, it)), *_users(it)]),
         action=enrichment.action or "",
-        related=_base.unique(map(scalar, _arm.items(_arm.value_of(risk.attackPathsReferences)))),
-        attributes=_arm.attributes(
+        related=_base.unique(map(scalar, listed(value_of(risk.attackPathsReferences)))),
+        attributes=plain(
             tenant_id=row.tenantId,
             cloud=assessed.cloud,
             snapshot=enrichment.isSnapshot,
             assessment_type=metadata.assessmentType,
             policy_definition_id=metadata.policyDefinitionId,
             cause=status.cause,
-            status_description=status.description,
+            reason=status.description,
             remediation=metadata.remediationDescription,
-            categories=metadata.categories,
+            category=metadata.categories,
             threats=metadata.threats,
             techniques=metadata.techniques,
             user_impact=metadata.userImpact,
@@ -172,10 +170,10 @@ def details(raw: bytes) -> Details:
 
 def _users(it: _Properties) -> Iterator[Entity]:
     """Whom the finding is about: `additionalData.usersWithNoMfaObjectIdList` and its like."""
-    found = _arm.value_of(it.additionalData)
+    found = value_of(it.additionalData)
     for name, ids in found.items() if isinstance(found, dict) else ():
         if name.lower().startswith("users") and name.lower().endswith("objectidlist"):
-            for each in _arm.items(ids):
+            for each in listed(ids):
                 yield Entity(type="user", id=scalar(each))
 
 

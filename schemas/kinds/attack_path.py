@@ -9,7 +9,6 @@ as public queries and clients of Resource Graph read them. A record has one form
 
 from __future__ import annotations
 
-import ipaddress
 import zlib
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -22,6 +21,9 @@ from schemas.kinds import _arm, _base
 from schemas.kinds._arm import Enrichment
 from schemas.kinds._base import ABSENT, Fields, Kind
 from schemas.kinds._entities import host, merged, scalar, user
+from schemas.kinds._mitre import mitre
+from schemas.kinds._things import numeric
+from schemas.kinds._values import folded, listed, plain, struct, value_of
 
 __all__ = ["KIND"]
 
@@ -79,7 +81,7 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    it, repairs = _arm.opened(row.properties, _Properties)
+    it, repairs = _arm.properties(row.properties, _Properties)
     action = (row.securityEventDataEnrichment or _arm.empty(Enrichment)).action or ""
     entity = (row.id or "").lower() or it.AttackPathID or _base.body_hash(raw)
     impact = it.potentialImpact or ""  # a word of the scale, or what would be lost
@@ -89,7 +91,7 @@ def read(row: Row, raw: bytes) -> Alert:
     )
     nodes = _nodes(it)
     named = (node.azure_id for node in nodes)
-    tactics, techniques = _arm.mitre(_arm.value_of(it.mITRETacticsAndTechniques))
+    tactics, techniques = mitre(value_of(it.mITRETacticsAndTechniques))
     return Alert(
         kind=NAME,
         key=_base.key(NAME, entity, version),
@@ -119,8 +121,8 @@ class _Node:
     __slots__ = ("_fields", "_ids", "role")
 
     def __init__(self, value: Any, role: Role) -> None:
-        self._fields = {"name": value} if isinstance(value, str) else _folded(value)
-        self._ids = _folded(self._fields.get("entityidentifiers"))
+        self._fields = {"name": value} if isinstance(value, str) else folded(value)
+        self._ids = folded(self._fields.get("entityidentifiers"))
         self.role = role
 
     def text(self, *names: str) -> str:
@@ -150,7 +152,7 @@ class _Node:
         if is_a == "user":
             return user(name, **known)
         if is_a is None:
-            is_a = "ip" if _is_address(name) else "resource" if self.azure_id else "other"
+            is_a = "ip" if numeric(name) else "resource" if self.azure_id else "other"
         return Entity(type=is_a, name=name, **known)
 
 
@@ -159,12 +161,11 @@ def _nodes(it: _Properties) -> list[_Node]:
     roles: dict[str, Role] = {it.entryPointEntityInternalID or "": "source"}
     roles |= {it.targetEntityInternalID or "": "target", "": ""}
     found = [
-        _Node(_arm.value_of(it.entryPoint), "source"),
-        _Node(_arm.value_of(it.target), "target"),
+        _Node(value_of(it.entryPoint), "source"),
+        _Node(value_of(it.target), "target"),
     ]
-    graphs = _arm.value_of(it.graphComponent)
-    for graph in graphs if isinstance(graphs, list) else [graphs]:
-        for value in _arm.items(_folded(graph).get("entities")):
+    for graph in listed(value_of(it.graphComponent)):
+        for value in listed(folded(graph).get("entities")):
             node = _Node(value, "")
             node.role = roles.get(node.text("entityinternalid"), "")
             found.append(node)
@@ -175,31 +176,18 @@ def _named(nodes: list[_Node], role: Role) -> str:
     return next((node.name for node in nodes if node.role == role and node.name), "")
 
 
-def _folded(value: Any) -> dict[str, Any]:
-    """An object by its keys in lower case."""
-    return {name.lower(): it for name, it in value.items()} if isinstance(value, dict) else {}
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def details(raw: bytes) -> Details:
-    row = _arm.parsed(KIND, raw)
-    it, _ = _arm.opened(row.properties, _Properties)
+    row = struct(Row, raw)
+    it, _ = _arm.properties(row.properties, _Properties)
     enrichment = row.securityEventDataEnrichment or _arm.empty(Enrichment)
     nodes = _nodes(it)
-    steps = _arm.items(_arm.value_of(it.attackPathSteps))
-    remediation = _arm.value_of(it.manualRemediationSteps)
+    steps = listed(value_of(it.attackPathSteps))
+    remediation = map(scalar, listed(value_of(it.manualRemediationSteps)))
     return Details(
         entities=merged(node.entity() for node in nodes),
         action=enrichment.action or "",
-        related=_base.unique(_assessments(_arm.value_of(it.assessments))),
-        attributes=_arm.attributes(
+        related=_base.unique(_assessments(value_of(it.assessments))),
+        attributes=plain(
             tenant_id=row.tenantId,
             location=row.location,
             snapshot=enrichment.isSnapshot,
@@ -214,7 +202,7 @@ def details(raw: bytes) -> Details:
             risk_factors=it.riskFactors,
             risk_categories=it.riskCategories,
             refresh_interval=it.refreshInterval,
-            remediation="\n".join(map(scalar, _arm.items(remediation))) or remediation,
+            remediation="\n".join(remediation),
         ),
     )
 
@@ -232,4 +220,11 @@ def _assessments(value: Any) -> Iterator[str]:
             yield item.lower()
 
 
-KIND = Kind(NAME, Row, tells, read, details, told_by="`type` is `microsoft.security/attackpaths`")
+KIND = Kind(
+    NAME,
+    Row,
+    tells,
+    read,
+    details,
+    told_by="`type` is `Microsoft.Security/attackPaths`, or with `/locations` between",
+)

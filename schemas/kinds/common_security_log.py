@@ -17,8 +17,9 @@ from schemas.alert import Alert
 from schemas.entities import Details, Entity, Role
 from schemas.kinds import _base, _columns, _entities
 from schemas.kinds._base import Fields, Kind
-from schemas.kinds._columns import Columns, endpoint, hashes, hostname, snake
-from schemas.kinds._monitor import address, outcome
+from schemas.kinds._columns import Columns
+from schemas.kinds._monitor import outcome
+from schemas.kinds._things import address, endpoint, hashes, hostname, things
 
 __all__ = ["KIND"]
 
@@ -66,7 +67,7 @@ def read(row: Row, raw: bytes) -> Alert:
         subscription_id=subscription.lower(),
         resource_ids=_base.unique((row.resource_id,)),
         resource=row.Computer or row.DeviceName or "",
-        vendor=row.DeviceVendor or "unknown",
+        vendor=row.DeviceVendor or "",
         product=row.DeviceProduct or "",
         alert_type=row.DeviceEventClassID or "",
         raw=raw,
@@ -83,11 +84,11 @@ def details(raw: bytes) -> Details:
     columns = _columns.read(raw)
     columns.omit(*_SAID)
     return Details(
-        entities=_columns.things(_mentioned(columns)),
+        entities=things(_mentioned(columns)),
         action=columns.text("DeviceAction", "SimplifiedDeviceAction"),
         outcome=outcome(columns.text("EventOutcome")),
         related=_base.unique((columns.text("ExtID"), columns.text("ExternalID"))),
-        attributes={snake(name): text for name, text in columns.rest().items()},
+        attributes=_columns.facts(columns),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.alert import Alert
-from schemas.kinds import _base, _entra, _monitor
+from schemas.kinds import _base, _entra, _values
 from schemas.kinds._base import ABSENT, Fields, Kind
 
 __all__ = ["KIND"]
@@ -92,9 +92,9 @@ def tells(fields: Fields) -> bool:
 
 def read(row: Row, raw: bytes) -> Alert:
     if row.TimeGenerated:
-        subject, repair = _monitor.leniently(_entra.Subject, raw), ""
+        subject, repair = _values.leniently(_entra.Subject, raw), ""
     else:
-        subject, repair = _monitor.part(_entra.Subject, row.properties)
+        subject, repair = _values.part(_entra.Subject, row.properties)
     alert = _entra.understood(
         NAME,
         subject,

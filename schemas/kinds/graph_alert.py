@@ -13,34 +13,34 @@ import msgspec
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import _base, _graph
-from schemas.kinds._alerts import loose
 from schemas.kinds._base import ABSENT, Fields, Kind
-from schemas.kinds._entities import resolve
+from schemas.kinds._entities import resolve, scalar
+from schemas.kinds._mitre import tactics
+from schemas.kinds._values import first, folded, listed, value_of
 
 __all__ = ["KIND"]
 
 NAME = "graph_alert"
 _TYPE = "#microsoft.graph.security.alert"
 _ATTRIBUTES = {
-    "tenant_id": "tenantId",
-    "incident_id": "incidentId",
-    "incident_link": "incidentWebUrl",
+    "tenantid": "tenant_id",
+    "incidentid": "incident_id",
+    "incidentweburl": "incident_link",
     "category": "category",
-    "provider": "serviceSource",
-    "detection_source": "detectionSource",
-    "detector_id": "detectorId",
-    "policy_id": "alertPolicyId",
+    "servicesource": "provider",
+    "detectionsource": "detection_source",
+    "detectorid": "detector_id",
+    "alertpolicyid": "policy_id",
     "classification": "classification",
     "determination": "determination",
-    "owner": "assignedTo",
-    "actor": "actorDisplayName",
-    "threat": "threatDisplayName",
-    "threat_family": "threatFamilyName",
-    "investigation": "investigationState",
-    "tags": "systemTags",
-    "remediation": "recommendedActions",
-    "updated": "lastUpdateDateTime",
-    "resolved": "resolvedDateTime",
+    "assignedto": "owner",
+    "actordisplayname": "activity_group",
+    "threatdisplayname": "threat",
+    "threatfamilyname": "threat_family",
+    "investigationstate": "investigation",
+    "systemtags": "system_tags",
+    "lastupdatedatetime": "updated",
+    "resolveddatetime": "closed",
 }
 
 
@@ -101,8 +101,8 @@ def read(row: Row, raw: bytes) -> Alert:
         subscription_id=next(map(_base.subscription_of, resources), ""),
         resource_ids=resources,
         resource=_device(row.evidence) or _base.short_name(next(iter(resources), "")),
-        tactics=_graph.tactics(_base.words(row.category)),
-        techniques=_graph.texts(row.mitreTechniques),
+        tactics=tactics(_base.words(row.category)),
+        techniques=_base.unique(map(scalar, listed(value_of(row.mitreTechniques)))),
         product=row.productName or _graph.product(row.serviceSource) or "Microsoft Defender XDR",
         alert_type=row.detectorId or "",
         link=row.alertWebUrl or "",
@@ -122,17 +122,13 @@ def _device(evidence: msgspec.Raw) -> str:
 
 def details(raw: bytes) -> Details:
     """Whoever works on the alert is an attribute, no entity: nobody who took part in it."""
-    fields = Fields(raw)
-    own = fields.text("id").lower()
-    related = _base.unique((fields.text("providerAlertId"), fields.text("incidentId")))
-    comments = loose(fields, "comments")
-    attributes = _graph.attributes(fields, _ATTRIBUTES)
-    if isinstance(comments, list):
-        attributes["comments"] = str(len(comments))
+    fields = folded(raw)
+    related = _base.unique((first(fields, "provideralertid"), first(fields, "incidentid")))
+    own = first(fields, "id").lower()
     return Details(
-        entities=resolve(loose(fields, "evidence")),
+        entities=resolve(fields.get("evidence")),
         related=tuple(name for name in related if name.lower() != own),
-        attributes=attributes,
+        attributes=_graph.attributes(fields, _ATTRIBUTES),
     )
 
 

@@ -16,7 +16,10 @@ from schemas.alert import Alert
 from schemas.entities import Details, Entity, Role
 from schemas.kinds import _alerts, _base, _graph
 from schemas.kinds._base import ABSENT, Fields, Kind
-from schemas.kinds._entities import file, host, is_hash, merged, scalar, user
+from schemas.kinds._entities import file, host, merged, scalar, user
+from schemas.kinds._mitre import tactics
+from schemas.kinds._things import hashes, process
+from schemas.kinds._values import Folded, first, folded, listed, objects, value_of
 
 __all__ = ["KIND"]
 
@@ -24,19 +27,18 @@ NAME = "graph_alert_v1"
 _STATUSES = {"newalert": "new"}
 _EMAIL_ROLES: dict[str, Role] = {"sender": "source", "recipient": "target"}
 _ATTRIBUTES = {
-    "tenant_id": "azureTenantId",
+    "azuretenantid": "tenant_id",
     "category": "category",
-    "provider": "vendorInformation_provider",
-    "component": "vendorInformation_subProvider",
-    "activity_group": "activityGroupName",
-    "confidence": "confidence",
-    "feedback": "feedback",
-    "owner": "assignedTo",
-    "tags": "tags",
-    "links": "sourceMaterials",
-    "remediation": "recommendedActions",
-    "created": "createdDateTime",
-    "closed": "closedDateTime",
+    "vendorinformation_provider": "provider",
+    "vendorinformation_subprovider": "component",
+    "activitygroupname": "activity_group",
+    "confidence": "confidence_score",
+    "feedback": "classification",
+    "assignedto": "owner",
+    "tags": "labels",
+    "sourcematerials": "links",
+    "createddatetime": "created",
+    "closeddatetime": "closed",
 }
 
 
@@ -77,7 +79,7 @@ def read(row: Row, raw: bytes) -> Alert:
     word = row.status or ""
     vendor = row.vendorInformation or _Vendor()
     resources = _resources(row.securityResources)
-    link = next(iter(_graph.texts(row.sourceMaterials)), "") if bytes(row.sourceMaterials) else ""
+    links = map(scalar, listed(value_of(row.sourceMaterials)))
     return Alert(
         kind=NAME,
         key=_base.key(NAME, entity, version),
@@ -94,172 +96,150 @@ def read(row: Row, raw: bytes) -> Alert:
         or next(map(_base.subscription_of, resources), ""),
         resource_ids=resources,
         resource=_machine(row.hostStates) or _base.short_name(next(iter(resources), "")),
-        tactics=_graph.tactics(_base.words(row.category)),
+        tactics=tactics(_base.words(row.category)),
         vendor=vendor.vendor or row.vendor or "Microsoft",
         product=vendor.provider or row.provider or "Microsoft Graph",
         alert_type=row.category or "",
-        link=link,
+        link=next(links, ""),
         raw=raw,
     )
 
 
 def _resources(states: msgspec.Raw) -> tuple[str, ...]:
-    found = _base.values_of(_base.decoded(states), frozenset({"resource"})) if bytes(states) else ()
+    found = _base.values_of(value_of(states), frozenset({"resource"}))
     return _base.unique(name for name in found if _base.subscription_of(name))
 
 
 def _machine(states: msgspec.Raw) -> str:
     """The first of them."""
-    for state in _states(_base.decoded(states)) if bytes(states) else ():
-        if name := _text(state, "netbiosname", "fqdn"):
-            return name
-    return ""
+    names = (first(state, "netbiosname", "fqdn") for state in _states(value_of(states)))
+    return next(filter(None, names), "")
 
 
 def details(raw: bytes) -> Details:
     """Whoever works on the alert is an attribute, no entity: nobody who took part in it."""
-    fields = Fields(raw)
+    fields = folded(raw)
     found: list[Entity] = []
     for name, read_state in _READERS.items():
-        for state in _states(_alerts.loose(fields, name)):
+        for state in _states(fields.get(name.lower())):
             found += read_state(state)
-    vendor = next(_states(_alerts.loose(fields, "vendorInformation")), {})
-    attributes = _graph.attributes(fields, _ATTRIBUTES)
-    for ours, theirs in (("provider", "provider"), ("component", "subprovider")):
-        if said := _text(vendor, theirs):
-            attributes[ours] = said
-    comments = _alerts.loose(fields, "comments")
-    if isinstance(comments, list):
-        attributes["comments"] = str(len(comments))
-    ids = (_graph.texts(fields.get(name)) for name in ("incidentIds", "detectionIds"))
+    for name, value in folded(fields.get("vendorinformation")).items():
+        fields[f"vendorinformation_{name}"] = value
+    ids = (fields.get(name) for name in ("incidentids", "detectionids"))
     return Details(
         entities=merged(found),
-        related=_base.unique(name for each in ids for name in each),
-        attributes=attributes,
+        related=_base.unique(scalar(id) for each in ids for id in listed(each)),
+        attributes=_graph.attributes(fields, _ATTRIBUTES),
     )
 
 
-# States: objects by their fields' names in lower case.
-
-_State = dict[str, Any]
-
-
-def _states(value: Any) -> Iterator[_State]:
-    for item in value if isinstance(value, list) else (value,):
-        if isinstance(item, dict):
-            yield {name.lower(): inner for name, inner in item.items()}
+def _states(value: Any) -> Iterator[Folded]:
+    return map(folded, objects(value))
 
 
-def _text(state: _State, *names: str) -> str:
-    return next(filter(None, (scalar(state.get(name)) for name in names)), "")
-
-
-def _rest(state: _State, *names: str) -> dict[str, str]:
+def _rest(state: Folded, *names: str) -> dict[str, str]:
     """What else a state says, under the names given."""
-    found = {name: _text(state, name.lower()) for name in names}
+    found = {name: first(state, name.lower()) for name in names}
     return {name: text for name, text in found.items() if text}
 
 
-def _hashes(state: _State) -> tuple[str, ...]:
-    told = (_text(it, "hashvalue") for it in _states(state.get("filehash")))
-    return tuple(value for value in told if is_hash(value))
+def _hashes(state: Folded) -> tuple[str, ...]:
+    return hashes(*(first(it, "hashvalue") for it in _states(state.get("filehash"))))
 
 
-def _host(state: _State) -> Iterator[Entity]:
+def _host(state: Folded) -> Iterator[Entity]:
     more = _rest(state, "os", "riskScore", "isAzureAdJoined")
-    yield host(_text(state, "fqdn", "netbiosname"), attributes=more)
+    yield host(first(state, "fqdn", "netbiosname"), attributes=more)
     for name in ("privateipaddress", "publicipaddress"):
-        yield Entity(type="ip", name=_text(state, name))
+        yield Entity(type="ip", name=first(state, name))
     if "commandline" in state:  # a collector puts processes here
         yield from _process(state)
 
 
-def _user(state: _State) -> Iterator[Entity]:
-    name, domain = _text(state, "accountname"), _text(state, "domainname")
-    principal = _text(state, "userprincipalname")
+def _user(state: Folded) -> Iterator[Entity]:
+    name, domain = first(state, "accountname"), first(state, "domainname")
+    principal = first(state, "userprincipalname")
     if not name or "." in principal.rpartition("@")[2]:
         name = principal or name
     yield user(
         name,
         domain,
-        id=_text(state, "aaduserid", "onpremisessecurityidentifier"),
-        role=_EMAIL_ROLES.get(_text(state, "emailrole").lower(), ""),
+        id=first(state, "aaduserid", "onpremisessecurityidentifier"),
+        role=_EMAIL_ROLES.get(first(state, "emailrole").lower(), ""),
         attributes=_rest(
             state, "onPremisesSecurityIdentifier", "logonId", "logonType", "logonLocation"
         ),
     )
-    yield Entity(type="ip", name=_text(state, "logonip"), role="source")
+    yield Entity(type="ip", name=first(state, "logonip"), role="source")
 
 
-def _file(state: _State) -> Iterator[Entity]:
-    yield file(_text(state, "name"), _text(state, "path"), hashes=_hashes(state))
+def _file(state: Folded) -> Iterator[Entity]:
+    yield file(first(state, "name"), first(state, "path"), hashes=_hashes(state))
 
 
-def _process(state: _State) -> Iterator[Entity]:
-    image = file(_text(state, "name"), _text(state, "path"))
-    yield Entity(
-        type="process",
-        name=image.name,
-        path=image.path,
-        command_line=_text(state, "commandline"),
-        pid=_text(state, "processid"),
-        parent_pid=_text(state, "parentprocessid"),
+def _process(state: Folded) -> Iterator[Entity]:
+    yield process(
+        first(state, "name"),
+        first(state, "path"),
+        command_line=first(state, "commandline"),
+        pid=first(state, "processid"),
+        parent_pid=first(state, "parentprocessid"),
         hashes=_hashes(state),
         attributes=_rest(state, "parentProcessName", "accountName", "integrityLevel"),
     )
-    yield user(_text(state, "accountname"))
+    yield user(first(state, "accountname"))
 
 
-def _connection(state: _State) -> Iterator[Entity]:
+def _connection(state: Folded) -> Iterator[Entity]:
     more = _rest(state, "protocol", "direction", "applicationName", "status")
     sides: tuple[tuple[str, Role], ...] = (("source", "source"), ("destination", "target"))
     for side, role in sides:
-        address, port = _text(state, f"{side}address"), _text(state, f"{side}port")
+        address, port = first(state, f"{side}address"), first(state, f"{side}port")
         yield Entity(type="ip", name=address, port=port, role=role, attributes=more)
-        yield Entity(type="ip", name=_text(state, f"nat{side}address"), role=role)
-    yield Entity(type="domain", name=_text(state, "destinationdomain"), role="target")
-    yield Entity(type="url", name=_text(state, "destinationurl"), role="target")
+        yield Entity(type="ip", name=first(state, f"nat{side}address"), role=role)
+    yield Entity(type="domain", name=first(state, "destinationdomain"), role="target")
+    yield Entity(type="url", name=first(state, "destinationurl"), role="target")
 
 
-def _registry(state: _State) -> Iterator[Entity]:
-    path = "\\".join(filter(None, (_text(state, "hive"), _text(state, "key"))))
+def _registry(state: Folded) -> Iterator[Entity]:
+    path = "\\".join(filter(None, (first(state, "hive"), first(state, "key"))))
     more = _rest(state, "operation", "valueData", "valueType", "oldValueData")
-    yield Entity(type="registry", name=_text(state, "valuename"), path=path, attributes=more)
+    yield Entity(type="registry", name=first(state, "valuename"), path=path, attributes=more)
 
 
-def _malware(state: _State) -> Iterator[Entity]:
+def _malware(state: Folded) -> Iterator[Entity]:
     more = _rest(state, "category", "family", "severity", "wasRunning")
-    yield Entity(type="malware", name=_text(state, "name", "family"), attributes=more)
+    yield Entity(type="malware", name=first(state, "name", "family"), attributes=more)
 
 
-def _application(state: _State) -> Iterator[Entity]:
-    yield Entity(type="application", name=_text(state, "destinationservicename"))
-    yield Entity(type="ip", name=_text(state, "destinationserviceip"), role="target")
+def _application(state: Folded) -> Iterator[Entity]:
+    yield Entity(type="application", name=first(state, "destinationservicename"))
+    yield Entity(type="ip", name=first(state, "destinationserviceip"), role="target")
 
 
-def _message(state: _State) -> Iterator[Entity]:
+def _message(state: Folded) -> Iterator[Entity]:
     yield Entity(
         type="message",
-        name=_text(state, "messagesubject"),
-        id=_text(state, "networkmessageid", "internetmessageid"),
+        name=first(state, "messagesubject"),
+        id=first(state, "networkmessageid", "internetmessageid"),
         attributes=_rest(state, "deliveryAction", "deliveryLocation", "directionality"),
     )
-    yield Entity(type="ip", name=_text(state, "connectingip"), role="source")
+    yield Entity(type="ip", name=first(state, "connectingip"), role="source")
 
 
-def _click(state: _State) -> Iterator[Entity]:
-    yield Entity(type="domain", name=_text(state, "uridomain"), attributes=_rest(state, "verdict"))
+def _click(state: Folded) -> Iterator[Entity]:
+    yield Entity(type="domain", name=first(state, "uridomain"), attributes=_rest(state, "verdict"))
 
 
-def _vulnerability(state: _State) -> Iterator[Entity]:
-    yield Entity(type="other", name=_text(state, "cve"), attributes=_rest(state, "severity"))
+def _vulnerability(state: Folded) -> Iterator[Entity]:
+    yield Entity(type="other", name=first(state, "cve"), attributes=_rest(state, "severity"))
 
 
-def _resource(state: _State) -> Iterator[Entity]:
-    yield _alerts.resource(_text(state, "resource"), attributes=_rest(state, "resourceType"))
+def _resource(state: Folded) -> Iterator[Entity]:
+    yield _alerts.resource(first(state, "resource"), attributes=_rest(state, "resourceType"))
 
 
-_READERS: dict[str, Callable[[_State], Iterator[Entity]]] = {
+_READERS: dict[str, Callable[[Folded], Iterator[Entity]]] = {
     "hostStates": _host,
     "userStates": _user,
     "fileStates": _file,

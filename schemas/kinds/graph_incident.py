@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import _base, _graph
-from schemas.kinds._alerts import loose
 from schemas.kinds._base import ABSENT, Fields, Kind
-from schemas.kinds._entities import resolve, scalar
+from schemas.kinds._entities import resolve
+from schemas.kinds._mitre import tactics
+from schemas.kinds._values import Folded, first, folded, objects
 
 __all__ = ["KIND"]
 
@@ -27,19 +28,18 @@ _TYPE = "#microsoft.graph.security.incident"
 # To the other words of alerts: the incident no longer stands for itself; somebody waits.
 _STATUSES = {"redirected": "resolved", "awaitingaction": "in_progress"}
 _ATTRIBUTES = {
-    "tenant_id": "tenantId",
-    "incident_id": "id",
-    "redirect_incident_id": "redirectIncidentId",
+    "tenantid": "tenant_id",
+    "id": "incident_id",
+    "redirectincidentid": "redirect_incident_id",
     "classification": "classification",
     "determination": "determination",
-    "owner": "assignedTo",
-    "priority": "priorityScore",
-    "tags": "customTags",
-    "system_tags": "systemTags",
+    "assignedto": "owner",
+    "priorityscore": "priority",
+    "customtags": "labels",
+    "systemtags": "system_tags",
     "summary": "summary",
-    "resolving_comment": "resolvingComment",
-    "remediation": "recommendedActions",
-    "created": "createdDateTime",
+    "resolvingcomment": "resolving_comment",
+    "createddatetime": "created",
 }
 
 
@@ -102,7 +102,7 @@ def read(row: Row, raw: bytes) -> Alert:
         subscription_id=next(map(_base.subscription_of, resources), ""),
         resource_ids=resources,
         resource=_base.short_name(next(iter(resources), "")),
-        tactics=_graph.tactics(word for it in alerts for word in _base.words(it.category)),
+        tactics=tactics(word for it in alerts for word in _base.words(it.category)),
         techniques=_base.unique(name for it in alerts for name in it.mitreTechniques or ()),
         product="Microsoft Defender XDR",
         link=row.incidentWebUrl or "",
@@ -121,27 +121,22 @@ def _alerts_of(raw: msgspec.Raw) -> list[_Expanded]:
 
 def details(raw: bytes) -> Details:
     """Whoever works on the incident is an attribute, no entity: nobody who took part in it."""
-    fields = Fields(raw)
-    alerts = loose(fields, "alerts")
-    alerts = [it for it in alerts if isinstance(it, dict)] if isinstance(alerts, list) else []
-    lowered = [{name.lower(): value for name, value in alert.items()} for alert in alerts]
+    fields = folded(raw)
+    alerts = list(map(folded, objects(fields.get("alerts"))))
     attributes = _graph.attributes(fields, _ATTRIBUTES)
-    comments = loose(fields, "comments")
-    if isinstance(comments, list):
-        attributes["comments"] = str(len(comments))
     if alerts:
         attributes["alerts"] = str(len(alerts))
     return Details(
-        entities=resolve([alert.get("evidence") for alert in lowered]),
-        related=_base.unique((fields.text("redirectIncidentId"), *_ids(lowered))),
+        entities=resolve([alert.get("evidence") for alert in alerts]),
+        related=_base.unique((first(fields, "redirectincidentid"), *_ids(alerts))),
         attributes=attributes,
     )
 
 
-def _ids(alerts: list[dict[str, Any]]) -> Iterator[str]:
+def _ids(alerts: list[Folded]) -> Iterator[str]:
     for alert in alerts:
-        yield scalar(alert.get("id"))
-        yield scalar(alert.get("provideralertid"))
+        yield first(alert, "id")
+        yield first(alert, "provideralertid")
 
 
 KIND = Kind(

@@ -139,7 +139,7 @@ def details(raw: bytes) -> Details:
     if isinstance(properties, dict):
         plain = {_alerts.folded(name): scalar(value) for name, value in properties.items()}
     devices = list(found.of("device"))
-    attributes = found.attributes | {"engine": found.attributes.get("component", "")}
+    attributes = dict(found.attributes)
     for ours, (names, theirs) in _PROPERTIES.items():
         said = next(filter(None, map(plain.get, names)), "")
         attributes[ours] = said or next(

@@ -18,8 +18,9 @@ from schemas.alert import Alert
 from schemas.entities import Details, Entity, EntityType, Role
 from schemas.kinds import _base, _columns, _entities
 from schemas.kinds._base import Fields, Kind
-from schemas.kinds._columns import Columns, endpoint, hashes, hostname, snake
-from schemas.kinds._monitor import level, outcome, resource
+from schemas.kinds._columns import Columns
+from schemas.kinds._monitor import level, outcome
+from schemas.kinds._things import endpoint, hashes, hostname, process, resource, things
 
 __all__ = ["KIND"]
 
@@ -91,11 +92,10 @@ def details(raw: bytes) -> Details:
     columns = _columns.read(raw)
     columns.omit(*_SAID)
     return Details(
-        entities=_columns.things(_mentioned(columns)),
+        entities=things(_mentioned(columns)),
         action=columns.text("OperationName", "ActionType", "Activity", "EventType"),
         outcome=outcome(columns.text("EventResult", "ResultType", "Result", "ResultStatus")),
-        attributes={"table": columns.text("Type")}
-        | {snake(name): text for name, text in columns.rest().items()},
+        attributes={"table": columns.text("Type")} | _columns.facts(columns),
     )
 
 
@@ -168,12 +168,8 @@ def _mentioned(columns: Columns) -> Iterator[Entity]:
 
 
 def _process(columns: Columns, prefix: str, who: Role) -> Iterator[Entity]:
-    name = columns.text(f"{prefix}ProcessName", "Process" if not prefix else "")
-    image = _entities.file(name)
-    yield Entity(
-        type="process",
-        name=image.name,
-        path=image.path,
+    yield process(
+        columns.text(f"{prefix}ProcessName", "Process" if not prefix else ""),
         command_line=columns.text(
             f"{prefix}ProcessCommandLine", "CommandLine" if not prefix else ""
         ),

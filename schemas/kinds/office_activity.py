@@ -21,10 +21,12 @@ from schemas.alert import Alert
 from schemas.entities import Details, Entity, Role
 from schemas.kinds import _base, _columns, _entities
 from schemas.kinds._base import Fields, Kind
-from schemas.kinds._columns import Columns, hostname, objects, opened, snake
-from schemas.kinds._monitor import address
+from schemas.kinds._columns import Columns
+from schemas.kinds._monitor import outcome
+from schemas.kinds._things import address, hostname, things
+from schemas.kinds._values import objects, opened, plain
 
-__all__ = ["KIND", "mentioned", "outcome"]
+__all__ = ["KIND", "mentioned"]
 
 NAME = "office_activity"
 _PRODUCTS = {
@@ -34,6 +36,7 @@ _PRODUCTS = {
     "onedrive": "Microsoft OneDrive",
     "sharepoint": "Microsoft SharePoint Online",
 }
+_COMMON = ("RecordType", "Operation", "OrganizationId", "UserType")
 
 
 class Row(_base.Row, kw_only=True, gc=False):
@@ -68,9 +71,6 @@ def tells(fields: Fields) -> bool:
     if "Type" in fields:
         return fields.text("Type").lower() == "officeactivity"
     return all(name in fields for name in _COMMON)
-
-
-_COMMON = ("RecordType", "Operation", "OrganizationId", "UserType")
 
 
 def read(row: Row, raw: bytes) -> Alert:
@@ -113,12 +113,11 @@ def _main(*names: str | None) -> str:
 def details(raw: bytes) -> Details:
     columns = _columns.read(raw)
     columns.omit(*_SAID)
-    action = columns.text("Operation")
-    ended = outcome(columns.text("ResultStatus"), columns.text("LogonError", "ErrorNumber"))
+    error, ended = columns.text("LogonError", "ErrorNumber"), outcome(columns.text("ResultStatus"))
     return Details(
-        entities=_columns.things(mentioned(columns)),
-        action=action,
-        outcome=ended,
+        entities=things(mentioned(columns)),
+        action=columns.text("Operation"),
+        outcome="failure" if error not in ("", "0") else ended,
         related=_base.unique((columns.text("AlertId"), columns.text("InvestigationId"))),
         attributes=_attributes(columns),
     )
@@ -130,15 +129,6 @@ _SAID = (
     *("UserId_", "OrganizationId_", "AlertId", "Name", "Comments", "Severity", "Status"),
     *("DeepLinkUrl",),
 )
-_SUCCESS = ("success", "succeeded", "true", "partiallysucceeded", "completed")
-_FAILURE = ("failed", "failure", "false", "fail")
-
-
-def outcome(status: str, error: str = "") -> Literal["", "success", "failure"]:
-    """How it went, by `ResultStatus` and an error's name or number."""
-    if status.lower() in _FAILURE or error not in ("", "0"):
-        return "failure"
-    return "success" if status.lower() in _SUCCESS else ""
 
 
 def _attributes(columns: Columns) -> dict[str, str]:
@@ -149,8 +139,8 @@ def _attributes(columns: Columns) -> dict[str, str]:
         more = opened(value) if name.lower() == "additionaldetails" else None
         if isinstance(more, dict) and isinstance(said := more.get("User-Agent"), str):
             agent = said
-    found = _said({"user_agent": agent, "logon_error": columns.text("LogonError")})
-    return found | {snake(name): text for name, text in columns.rest().items()}
+    said = plain(user_agent=agent, reason=columns.text("LogonError"))
+    return said | _columns.facts(columns)
 
 
 def mentioned(columns: Columns) -> Iterator[Entity]:
@@ -180,25 +170,21 @@ def _actor(columns: Columns) -> Iterator[Entity]:
     """Who acts: the directory's own word for it has the object id, others only `UserId`."""
     said, key = columns.text("UserId", "UserId_"), columns.text("UserKey")
     sid, display = columns.text("LogonUserSid"), columns.text("LogonUserDisplayName")
-    attributes = {"UserKey": key, "LogonUserSid": sid, "LogonUserDisplayName": display}
+    attributes = plain(UserKey=key, LogonUserSid=sid, LogonUserDisplayName=display)
     typed = _TYPED_ID.fullmatch(said)
     for entity in _identity(columns.value("Actor"), "actor"):
         if said and (typed[2] if typed else said).lower() in (entity.full_name.lower(), entity.id):
-            yield msgspec.structs.replace(entity, attributes=_said(attributes) | entity.attributes)
+            yield msgspec.structs.replace(entity, attributes=attributes | entity.attributes)
             said, typed = "", None
         else:
             yield entity
     if typed:
         yield Entity(type="application", id=typed[2], role="actor")
     elif _IS_GUID.fullmatch(said):
-        yield Entity(type="user", id=said, role="actor", attributes=_said(attributes))
+        yield Entity(type="user", id=said, role="actor", attributes=attributes)
     else:
         id = key if said and _IS_GUID.fullmatch(key) else ""
-        yield _entities.user(said, id=id, role="actor", attributes=_said(attributes))
-
-
-def _said(attributes: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in attributes.items() if text}
+        yield _entities.user(said, id=id, role="actor", attributes=attributes)
 
 
 def _identity(items: Any, role: Role) -> Iterator[Entity]:

@@ -18,6 +18,7 @@ from schemas.kinds import _arm, _base
 from schemas.kinds._arm import Assessed, Enrichment
 from schemas.kinds._base import Fields, Kind
 from schemas.kinds._entities import merged
+from schemas.kinds._values import plain, struct
 
 __all__ = ["KIND"]
 
@@ -64,7 +65,7 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    it, repairs = _arm.opened(row.properties, _Properties)
+    it, repairs = _arm.properties(row.properties, _Properties)
     enrichment = row.securityEventDataEnrichment
     entity = row.id.lower() if row.id else _base.body_hash(raw)
     numbers = _numbers(it)
@@ -101,7 +102,7 @@ def _path(row: Row) -> tuple[str, str, str]:
 
 
 def _numbers(it: _Properties) -> dict[str, str]:
-    return _arm.attributes(
+    return plain(
         passed=_first(it.passedResources, it.passedAssessments, it.passedControls),
         failed=_first(it.failedResources, it.failedAssessments, it.failedControls),
         skipped=_first(it.skippedResources, it.skippedAssessments, it.skippedControls),
@@ -116,15 +117,15 @@ def _first(*numbers: int | None) -> int | None:
 
 
 def details(raw: bytes) -> Details:
-    row = _arm.parsed(KIND, raw)
-    it, _ = _arm.opened(row.properties, _Properties)
+    row = struct(Row, raw)
+    it, _ = _arm.properties(row.properties, _Properties)
     enrichment = row.securityEventDataEnrichment or _arm.empty(Enrichment)
     standard, control, assessment = _path(row)
     return Details(
         entities=merged([_arm.thing(_arm.empty(Assessed), _arm.scope(row.id))]),
         action=enrichment.action or "",
         attributes=_numbers(it)
-        | _arm.attributes(
+        | plain(
             tenant_id=row.tenantId,
             snapshot=enrichment.isSnapshot,
             standard=standard,

@@ -18,9 +18,10 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details, Entity, Role
-from schemas.kinds import _base, _entities, _monitor
+from schemas.kinds import _base, _entities, _monitor, _values
 from schemas.kinds._base import ABSENT, Fields, Kind
-from schemas.kinds._monitor import Folded, address, first, folded, hosts, listed, resource, texts
+from schemas.kinds._things import address, hosts, resource, things
+from schemas.kinds._values import Folded, attributes, first, folded, listed, texts
 
 __all__ = ["KIND"]
 
@@ -75,6 +76,7 @@ _ATTRIBUTES = {
     "level": "level",
     "correlationid": "correlation_id",
     "tenantid": "tenant_id",
+    "workspaceid": "workspace_id",
     "transactionid": "transaction_id",
     "trackingreference": "tracking_reference",
     "requestid": "request_id",
@@ -89,7 +91,7 @@ _ATTRIBUTES = {
     "aclid": "acl_id",
     "macaddress": "mac_address",
     "resulttype": "result",
-    "resultsignature": "result_signature",
+    "resultsignature": "sub_status",
     "statustext": "result",
     "requesturi": "request_uri",
     "httpmethod": "http_method",
@@ -106,7 +108,7 @@ _ATTRIBUTES = {
     "rule": "rule",
     "policy": "policy",
     "policyid": "policy",
-    "action": "action",
+    "action": "action_taken",
     "protocol": "protocol",
     "tlsversion": "tls_version",
     "db": "database",
@@ -155,7 +157,7 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    properties, repair = _monitor.part(Properties, row.properties)
+    properties, repair = _values.part(Properties, row.properties)
     main = row.resourceId or row.resource_id or row.targetResourceID or ""
     resources = _base.unique(item for item in (main, row.targetResourceID) if item)
     content = _base.body_hash(raw)
@@ -207,7 +209,7 @@ def _flow_times(operation: str, category: str, raw: bytes) -> tuple[int, int]:
 
 
 def details(raw: bytes) -> Details:
-    around = folded(raw)
+    around = _values.record(raw)
     inner = folded(around.get("properties"))
     inner = folded(inner.get("properties")) | inner  # as of a vault that was changed
     kubernetes = folded(inner.get("log"))
@@ -219,10 +221,10 @@ def details(raw: bytes) -> Details:
         *_things(fields, inner),
     )
     return Details(
-        entities=_monitor.together(entities),
+        entities=things(entities),
         action=first(fields, *_OPERATIONS, "operationname", "category"),
         outcome=_outcome(fields, flows),
-        attributes=_monitor.attributes(fields, _ATTRIBUTES),
+        attributes=attributes(fields, _ATTRIBUTES),
     )
 
 
@@ -287,7 +289,7 @@ def _tuples(fields: Folded) -> Iterator[str]:
     while waiting:
         for group in map(folded, listed(waiting.pop())):
             waiting += [group.get("flows"), group.get("flowgroups")]
-            for item in listed(group.get("flowtuples"))[:left]:
+            for item in listed(group.get("flowtuples"), left):
                 if isinstance(item, str):
                     left -= 1
                     yield item
@@ -306,10 +308,9 @@ def _things(fields: Folded, inner: Folded) -> Iterator[Entity]:
     for text in texts(fields, "resourceid", "_resourceid", "targetresourceid"):
         yield from resource(text, "target")
     known_as = first(inner, "id")
-    if known_as.startswith("https://"):  # a key, a secret, a certificate of a vault
-        yield Entity(type="resource", name=_last(known_as), id=known_as, role="target")
-    for text in texts(fields, "objectkey"):
-        yield Entity(type="resource", name=_last(text), id=text, role="target")
+    is_of_vault = known_as.startswith("https://")  # a key, a secret, a certificate
+    for text in (*([known_as] if is_of_vault else ()), *texts(fields, "objectkey")):
+        yield Entity(type="resource", name=_entities.last_part(text), id=text, role="target")
     certificate = folded(inner.get("certificateproperties"))
     yield Entity(
         type="other",
@@ -321,12 +322,8 @@ def _things(fields: Folded, inner: Folded) -> Iterator[Entity]:
         type="resource",
         name=first(about, "name"),
         role="target",
-        attributes=_monitor.attributes(about, {"resource": "resource", "namespace": "namespace"}),
+        attributes=attributes(about, {"resource": "resource", "namespace": "namespace"}),
     )
-
-
-def _last(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
 
 
 KIND = Kind(

@@ -16,6 +16,7 @@ from schemas.kinds import _arm, _base
 from schemas.kinds._arm import Assessed, Enrichment
 from schemas.kinds._base import ABSENT, Fields, Kind
 from schemas.kinds._entities import merged
+from schemas.kinds._values import leniently, plain, struct, value_of
 
 __all__ = ["KIND"]
 
@@ -62,7 +63,7 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    it, repairs = _arm.opened(row.properties, _Properties)
+    it, repairs = _arm.properties(row.properties, _Properties)
     entity = row.id.lower() if row.id else _base.body_hash(raw)
     numbers = _numbers(it) or {"body": _base.body_hash(raw)}
     version = _arm.version(row.securityEventDataEnrichment, *_arm.pairs(numbers))
@@ -86,7 +87,7 @@ def read(row: Row, raw: bytes) -> Alert:
 
 def _numbers(it: _Properties) -> dict[str, str]:
     score = it.score or _arm.empty(_Score)
-    return _arm.attributes(
+    return plain(
         score_current=_points(score.current),
         score_max=_points(score.max),
         weight=it.weight,
@@ -101,15 +102,15 @@ def _points(number: float | None) -> str:
 
 
 def details(raw: bytes) -> Details:
-    row = _arm.parsed(KIND, raw)
-    it, _ = _arm.opened(row.properties, _Properties)
+    row = struct(Row, raw)
+    it, _ = _arm.properties(row.properties, _Properties)
     enrichment = row.securityEventDataEnrichment or _arm.empty(Enrichment)
-    definition = _arm.inner(it.definition, _Definition)
+    definition = leniently(_Definition, bytes(it.definition))
     return Details(
         entities=merged([_arm.thing(_arm.empty(Assessed), _arm.scope(row.id))]),
         action=enrichment.action or "",
         attributes=_numbers(it)
-        | _arm.attributes(
+        | plain(
             tenant_id=row.tenantId,
             snapshot=enrichment.isSnapshot,
             score_percentage=_points(it.score.percentage if it.score else None),
@@ -121,7 +122,7 @@ def details(raw: bytes) -> Details:
 
 def _assessments(definition: _Definition) -> list[str]:
     """The keys of those that count for the control."""
-    found = _arm.value_of(definition.properties)
+    found = value_of(definition.properties)
     listed = found.get("assessmentDefinitions") if isinstance(found, dict) else None
     return [_base.short_name(each) for each in _base.values_of(listed, frozenset({"id"}))]
 
@@ -132,5 +133,5 @@ KIND = Kind(
     tells,
     read,
     details,
-    told_by="`type` is `Microsoft.Security/secureScores`, or begins so (its controls)",
+    told_by="`type` begins with `Microsoft.Security/secureScore`",
 )

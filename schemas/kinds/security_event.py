@@ -19,7 +19,7 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details
-from schemas.kinds import _base, _windows
+from schemas.kinds import _base, _values, _windows
 from schemas.kinds._base import Fields, Kind
 
 __all__ = ["KIND"]
@@ -88,7 +88,7 @@ def read(row: Row, raw: bytes) -> Alert:
 _OWN = frozenset(
     {
         *("tenant_id", "type", "time_generated", "time_collected", "source_system", "computer"),
-        *("_item_id", "_resource_id", "_subscription_id", "event_data", "raw_event_data", "mg"),
+        *("item_id", "resource_id", "subscription_id", "event_data", "raw_event_data", "mg"),
         *("management_group_name", "source_computer_id", "event_origin_id", "parameter_xml"),
         *("event_id", "event_record_id", "event_source_name", "provider", "source", "channel"),
         *("event_log", "level", "event_level", "event_level_name", "keywords", "activity"),
@@ -101,7 +101,7 @@ _TYPED = re.compile("_(?:string|dynamic|guid)$")
 
 
 def details(raw: bytes) -> Details:
-    record = _base.decoded(msgspec.Raw(raw))
+    record = _values.value_of(msgspec.Raw(raw))
     columns = {_column(name): value for name, value in record.items()} if record else {}
     said = _windows.facts(columns)
 
@@ -120,11 +120,11 @@ def details(raw: bytes) -> Details:
         data=_event_data(columns)
         | {name: value for name, value in said.items() if name not in _OWN},
     )
-    return _windows.details(event, first("_resource_id"))
+    return _windows.details(event, first("resource_id"))
 
 
 def _column(name: str) -> str:
-    return _TYPED.sub("", _windows.snake(name[:128]))
+    return _TYPED.sub("", _values.snake(name[:128]))
 
 
 def _event_data(columns: dict[str, Any]) -> dict[str, str]:
@@ -134,8 +134,7 @@ def _event_data(columns: dict[str, Any]) -> dict[str, str]:
         return _windows.lines(str(columns.get("rendered_description", "")))
     if isinstance(value, str) and value.lstrip().startswith("<"):
         return _windows.parse(value).data if "</System>" in value else _windows.values(value)
-    if isinstance(value, str):
-        value, _ = _windows.loads(value)
+    value = _values.opened(value)
     if isinstance(value, list):  # without names
         value = {f"param{number}": item for number, item in enumerate(value, 1)}
     if not isinstance(value, dict):

@@ -1,7 +1,8 @@
 """Log Analytics export: a row of the SecurityIncident table, one for each change of an incident.
 
 An incident's number is unique in its workspace only; its name is with the workspace's id
-(`TenantId`).
+(`TenantId`). Source: real rows; the table's reference (learn.microsoft.com,
+azure/azure-monitor/reference/tables/securityincident).
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ import msgspec
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import _base
-from schemas.kinds._alerts import loose
 from schemas.kinds._base import ABSENT, Fields, Kind
 from schemas.kinds._entities import scalar
+from schemas.kinds._values import attributes, first, folded, listed, objects, plain
 
 __all__ = ["KIND"]
 
 NAME = "security_incident"
 _OWNER = ("userprincipalname", "email", "assignedto")
 _COLUMNS = {
-    "incident_number": "IncidentNumber",
-    "provider_incident_id": "ProviderIncidentId",
-    "workspace_id": "TenantId",
-    "classification": "Classification",
-    "classification_reason": "ClassificationReason",
-    "classification_comment": "ClassificationComment",
-    "modified_by": "ModifiedBy",
-    "created": "CreatedTime",
-    "closed": "ClosedTime",
+    "incidentnumber": "incident_number",
+    "providerincidentid": "provider_incident_id",
+    "tenantid": "workspace_id",
+    "classification": "classification",
+    "classificationreason": "classification_reason",
+    "classificationcomment": "classification_comment",
+    "modifiedby": "modified_by",
+    "createdtime": "created",
+    "closedtime": "closed",
 }
-_COUNTS = {"alerts": "alertscount", "bookmarks": "bookmarkscount", "comments": "commentscount"}
+_COUNTS = {"alertscount": "alerts", "bookmarkscount": "bookmarks", "commentscount": "comments"}
 
 
 class Row(_base.Row, kw_only=True, gc=False):
@@ -101,37 +102,29 @@ def _listed(data: Any, name: str) -> tuple[str, ...]:
 
 def details(raw: bytes) -> Details:
     """Whoever works on the incident is an attribute, no entity: nobody who took part in it."""
-    fields = Fields(raw)
-    owner, more = _lowered(loose(fields, "Owner")), _lowered(loose(fields, "AdditionalData"))
-    attributes = {ours: fields.text(theirs) for ours, theirs in _COLUMNS.items()}
-    attributes |= {ours: scalar(more.get(theirs)) for ours, theirs in _COUNTS.items()}
-    attributes["owner"] = next(filter(None, (scalar(owner.get(name)) for name in _OWNER)), "")
-    attributes["owner_id"] = scalar(owner.get("objectid"))
-    attributes["products"] = ", ".join(_ids(more.get("alertproductnames")))
-    attributes["rules"] = ", ".join(_ids(loose(fields, "RelatedAnalyticRuleIds")))
-    labels = _base.values_of(loose(fields, "Labels"), frozenset({"labelname"}))
-    attributes["labels"] = ", ".join(labels)
+    fields = folded(raw)
+    owner, more = folded(fields.get("owner")), folded(fields.get("additionaldata"))
+    labels = _base.values_of(objects(fields.get("labels")), frozenset({"labelname"}))
+    known = first(fields, "incidentnumber")
+    named = [*_ids(fields.get("alertids")), *_ids(fields.get("bookmarkids"))]
+    named.append(first(fields, "providerincidentid"))
     return Details(
-        related=_base.unique(
-            (*_ids(loose(fields, "AlertIds")), *_ids(loose(fields, "BookmarkIds")))
+        related=_base.unique(name for name in named if name != known),
+        attributes=attributes(fields, _COLUMNS)
+        | attributes(more, _COUNTS)
+        | plain(
+            owner=first(owner, *_OWNER),
+            owner_id=first(owner, "objectid"),
+            products=_ids(more.get("alertproductnames")),
+            rules=_ids(fields.get("relatedanalyticruleids")),
+            labels=tuple(labels),
         ),
-        attributes={
-            name: text for name, text in attributes.items() if text and text.lower() != "none"
-        },
     )
 
 
-def _lowered(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {}
-    return {name.lower(): inner for name, inner in value.items()}
-
-
-def _ids(value: Any) -> list[str]:
-    """Of a list, or of one in a text."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return [text for item in value if (text := scalar(item))] if isinstance(value, list) else []
+def _ids(value: Any) -> tuple[str, ...]:
+    """Of a list, or of texts between commas."""
+    return tuple(part.strip() for item in listed(value) for part in scalar(item).split(","))
 
 
 KIND = Kind(

@@ -18,6 +18,7 @@ from schemas.kinds import _arm, _base
 from schemas.kinds._arm import Assessed, Enrichment
 from schemas.kinds._base import ABSENT, Fields, Kind
 from schemas.kinds._entities import is_hash, merged, scalar
+from schemas.kinds._values import leniently, plain, struct, value_of
 
 __all__ = ["KIND"]
 
@@ -93,12 +94,13 @@ def tells(fields: Fields) -> bool:
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    it, repairs = _arm.opened(row.Properties, _Properties)
+    it, repairs = _arm.properties(row.Properties, _Properties)
     status = it.Status or _arm.empty(_Status)
     enrichment = _enrichment(row)
     entity = row.Id.lower() if row.Id else _base.body_hash(raw)
     version = _arm.version(enrichment, status.Code, it.TimeGenerated or _base.body_hash(raw))
-    resource = _resource(row, _assessed(it))
+    assessed = _assessed(it)
+    resource = _resource(row, assessed)
     return Alert(
         kind=NAME,
         key=_base.key(NAME, entity, version),
@@ -113,7 +115,7 @@ def read(row: Row, raw: bytes) -> Alert:
         event_ms=_base.millis(_base.moment(it.TimeGenerated or "")),
         subscription_id=_base.subscription_of(row.Id) or _base.subscription_of(resource),
         resource_ids=_base.unique((resource,)),
-        resource=_base.short_name(resource),
+        resource=assessed.name or _base.short_name(resource),
         product=_arm.PRODUCT,
         alert_type=it.Id or row.Name or "",
         raw=raw,
@@ -123,11 +125,11 @@ def read(row: Row, raw: bytes) -> Alert:
 
 def _enrichment(row: Row) -> Enrichment:
     named = row.SecurityEventDataEnrichment or row.SubAssessmentEventDataEnrichment
-    return _arm.inner(named, Enrichment)
+    return leniently(Enrichment, bytes(named))
 
 
 def _assessed(it: _Properties) -> Assessed:
-    return _arm.inner(it.ResourceDetails, Assessed)
+    return leniently(Assessed, bytes(it.ResourceDetails))
 
 
 def _resource(row: Row, assessed: Assessed) -> str:
@@ -135,20 +137,20 @@ def _resource(row: Row, assessed: Assessed) -> str:
 
 
 def details(raw: bytes) -> Details:
-    row = _arm.parsed(KIND, raw)
-    it, _ = _arm.opened(row.Properties, _Properties)
+    row = struct(Row, raw)
+    it, _ = _arm.properties(row.Properties, _Properties)
     status = it.Status or _arm.empty(_Status)
     enrichment, assessed = _enrichment(row), _assessed(it)
-    more = _flat(_arm.value_of(it.AdditionalData))
+    more = _flat(value_of(it.AdditionalData))
     facts: dict[str, Any] = {"cve": _cves(more.get("cve")), "cvss": _score(more.get("cvss"))}
     for name, ours in _FACTS.items():
         facts[ours] = facts.get(ours) or more.get(name)
-    attributes = _arm.attributes(
+    attributes = plain(
         tenant_id=row.TenantId,
         cloud=assessed.cloud,
         snapshot=enrichment.isSnapshot,
         cause=status.Cause,
-        status_description=status.Description,
+        reason=status.Description,
         remediation=it.Remediation,
         impact=it.Impact,
         category=it.Category,

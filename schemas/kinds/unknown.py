@@ -29,11 +29,6 @@ def tells(fields: Fields) -> bool:
     return False
 
 
-def details(raw: bytes) -> Details:
-    """Nothing: whatever it may mention, nobody said where."""
-    return Details()
-
-
 def read(row: Row, raw: bytes) -> Alert:
     entity = _base.body_hash(raw)
     resources = tuple(
@@ -49,6 +44,11 @@ def read(row: Row, raw: bytes) -> Alert:
         resource=_base.short_name(resources[0]) if resources else "",
         raw=raw,
     )
+
+
+def details(raw: bytes) -> Details:
+    """Nothing: whatever it may mention, nobody said where."""
+    return Details()
 
 
 KIND = Kind(NAME, Row, tells, read, details, told_by="no other kind wants it", general=True)

@@ -17,7 +17,7 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details
-from schemas.kinds import _base, _windows
+from schemas.kinds import _base, _values, _windows
 from schemas.kinds._base import ABSENT, Fields, Kind
 
 __all__ = ["KIND"]
@@ -43,15 +43,12 @@ class Row(_base.Row, kw_only=True, gc=False):
     level: str | None = None
 
 
-_strict = msgspec.json.Decoder(Properties).decode
-
-
 def tells(fields: Fields) -> bool:
     return fields.text("category").lower() == _CATEGORY.lower()
 
 
 def read(row: Row, raw: bytes) -> Alert:
-    its, repairs = _properties(bytes(row.properties))
+    its, repair = _values.part(Properties, row.properties)
     system = _windows.parse(its.RawXml or "", whole=False)
     provider, event_id, computer = _names(its, system)
     channel = its.Channel or system.channel
@@ -74,27 +71,9 @@ def read(row: Row, raw: bytes) -> Alert:
         resource=computer,
         product="Windows",
         alert_type=f"{provider}/{event_id}",
-        repairs=repairs,
+        repairs=(repair,) if repair else (),
         raw=raw,
     )
-
-
-def _properties(raw: bytes) -> tuple[Properties, tuple[str, ...]]:
-    """And the repairs that it took to read them."""
-    repairs: tuple[str, ...] = ()
-    try:
-        if raw[:1] == b'"':
-            found, repair = _windows.loads(_base.text(msgspec.Raw(raw)))
-            raw = msgspec.json.encode(found)
-            repairs = (repair,) if repair else ()
-        if raw[:1] != b"{":
-            return Properties(), repairs
-        try:
-            return _strict(raw), repairs
-        except msgspec.DecodeError:
-            return _base.lenient(Properties, Fields(raw)), repairs
-    except (ValueError, RecursionError):
-        return Properties(), ()
 
 
 def _names(its: Properties, system: _windows.Event) -> tuple[str, str, str]:
@@ -109,7 +88,7 @@ def details(raw: bytes) -> Details:
         fields = Fields(raw)
     except (ValueError, RecursionError):
         return Details()
-    its, _ = _properties(bytes(fields.get("properties") or ABSENT))
+    its, _ = _values.part(Properties, fields.get("properties") or ABSENT)
     event = _windows.parse(its.RawXml or "")
     event.provider, event.event_id, event.computer = _names(its, event)
     event.channel = its.Channel or event.channel

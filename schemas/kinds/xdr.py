@@ -19,20 +19,12 @@ import msgspec
 
 from schemas.alert import Alert
 from schemas.entities import Details, Entity, Role
-from schemas.kinds import _base, _columns, _entities, _monitor, office_activity
+from schemas.kinds import _base, _columns, _entities, _mitre, _values, office_activity
 from schemas.kinds._base import ABSENT, Fields, Kind
-from schemas.kinds._columns import (
-    Columns,
-    account,
-    endpoint,
-    hashes,
-    hostname,
-    listed,
-    objects,
-    opened,
-    snake,
-)
-from schemas.kinds._monitor import address, outcome, resource
+from schemas.kinds._columns import Columns, account
+from schemas.kinds._monitor import outcome
+from schemas.kinds._things import address, endpoint, hashes, hostname, resource, things
+from schemas.kinds._values import listed, objects, opened, plain
 
 __all__ = ["KIND"]
 
@@ -62,15 +54,6 @@ _PRODUCTS = (  # by how a table's name begins
     (("cloud",), "Microsoft Defender for Cloud"),
     (("aad", "entraid"), "Microsoft Entra ID"),
 )
-_TACTICS = {
-    tactic.lower(): tactic
-    for tactic in (
-        *("Reconnaissance", "ResourceDevelopment", "InitialAccess", "Execution", "Persistence"),
-        *("PrivilegeEscalation", "DefenseEvasion", "CredentialAccess", "Discovery"),
-        *("LateralMovement", "Collection", "CommandAndControl", "Exfiltration", "Impact"),
-    )
-}
-_TECHNIQUE = re.compile(rb"\bT\d{4}(?:\.\d{3})?\b")
 _RESOURCE_KEYS = frozenset({"resourceid", "azureid"})
 
 
@@ -155,12 +138,12 @@ def _is_streamed(category: str | None) -> bool:
 
 def read(row: Row, raw: bytes) -> Alert:
     streamed = _is_streamed(row.category)
-    columns, repair = _monitor.opened(row.properties) if streamed else (raw, "")
-    told = _told(columns)
+    columns, repair = _values.object_in(row.properties) if streamed else (raw, "")
+    told = _values.struct(Told, columns)
     table = _table(row.category, told.Type)
     entity, version = _identity(table.lower(), told, columns, raw)
     what = told.ActionType or told.EntityType or told.DetectionSource or told.DeliveryAction
-    tactics, techniques = _mitre(told)
+    tactics, techniques = _attack(told)
     resources = _resources(told)
     start, end = told.StartTime, told.EndTime
     return Alert(
@@ -191,20 +174,6 @@ def read(row: Row, raw: bytes) -> Alert:
         raw=raw,
         repairs=(repair,) if repair else (),
     )
-
-
-_strict = msgspec.json.Decoder(Told).decode
-
-
-def _told(columns: bytes) -> Told:
-    try:
-        return _strict(columns)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        pass
-    try:
-        return _base.lenient(Told, Fields(columns))
-    except (ValueError, RecursionError):
-        return Told()
 
 
 def _table(category: str | None, type: str | None) -> str:
@@ -241,20 +210,19 @@ def _millis(time: str | None) -> int:
     return _base.millis(_base.moment(time)) if time else 0
 
 
-def _mitre(told: Told) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _attack(told: Told) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Categories that are tactics, and techniques by their ids."""
     further = b"AttackTechniques" in bytes(told.AdditionalFields)
     if not (told.Category or told.Categories or told.AttackTechniques or further):
         return (), ()  # most tables have none of them
-    categories, techniques = [told.Category, *_words(told.Categories)], bytes(told.AttackTechniques)
+    categories = [told.Category, *_words(told.Categories)]
+    techniques = _base.text(told.AttackTechniques) if told.AttackTechniques else ""
     if further:
         more = _base.decoded(told.AdditionalFields)
         if isinstance(more, dict):
             categories.append(_entities.scalar(more.get("Category")))
-            techniques += _entities.scalar(more.get("AttackTechniques")).encode("utf-8", "replace")
-    tactics = (_TACTICS.get((it or "").replace(" ", "").lower(), "") for it in categories)
-    found = (it.decode() for it in _TECHNIQUE.findall(techniques[:20_000]))
-    return _base.unique(tactics), _base.unique(found)
+            techniques = f"{techniques} {_entities.scalar(more.get('AttackTechniques'))}"
+    return _mitre.tactics(categories), _base.unique(_mitre.techniques(techniques[:20_000]))
 
 
 def _words(said: msgspec.Raw) -> tuple[str, ...]:
@@ -284,7 +252,7 @@ def details(raw: bytes) -> Details:
     table = _table(category, columns.text("Type"))
     additional = columns.value("AdditionalFields")
     more = Columns(additional if isinstance(additional, dict) else {})
-    entities = _columns.things(_mentioned(columns, more, table.lower(), additional))
+    entities = things(_mentioned(columns, more, table.lower(), additional))
     action = columns.text("OperationName", "ActionType", "DeliveryAction")
     categories = [columns.text("Category"), *listed(columns.value("Categories"))]
     related = _base.unique(
@@ -292,21 +260,20 @@ def details(raw: bytes) -> Details:
     )
     ended = _outcome(action, columns)
     columns.omit(*_SAID)
-    facts = {
+    told = {
         "table": table,
         "tenant_id": envelope.text("tenantId") if streamed else "",
         "category": ", ".join(filter(None, map(_entities.scalar, categories))),
         "user_agent": columns.text("UserAgent", "UserAgentHeader"),
     }
-    if not columns.says(*_EVIDENCE):  # there it is an entity, and told with it
-        facts = {snake(name): text for name, text in more.rest().items()} | facts
-    facts = {snake(name): text for name, text in columns.rest().items()} | facts
+    # What belongs to evidence is an entity, and told with it.
+    further = {} if columns.says(*_EVIDENCE) else _columns.facts(more)
     return Details(
         entities=entities,
         action=action,
         outcome=ended,
         related=related,
-        attributes={name: text for name, text in facts.items() if text},
+        attributes=_columns.facts(columns) | further | plain(**told),
     )
 
 
@@ -348,7 +315,7 @@ def _mentioned(columns: Columns, more: Columns, table: str, additional: Any) -> 
     if columns.says(*_EVIDENCE):
         known = list(_entities.resolve(additional))
         said = [*_row(columns, more, table, _evidence_role(columns))]
-        yield from _joined(known, _columns.things(said))
+        yield from _joined(known, things(said))
     else:
         yield from _row(columns, more, table, None)
 

@@ -3,27 +3,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from schemas.alert import Alert
 from schemas.entities import Details, Entity
 from schemas.kinds import details, understand
-from schemas.wrappers import unwrap
-from tests.examples import changed, encoded, without
+from tests.examples import encoded, without
 from tests.examples._base import RESOURCE, SUBSCRIPTION
 from tests.examples.assessment import ID, KEY, record
+from tests.schemas.kinds import reader, samples, told
 
-
-def read(path: str = "", value: Any = None) -> Alert:
-    return understand(encoded(changed(record(), path, value) if path else record()))
+read = reader(record)
 
 
 def test_every_field() -> None:
     alert = read()
-    assert msgspec.structs.asdict(alert) | {"key": b"", "raw": b""} == {
+    assert told(alert) == {
         "kind": "assessment",
-        "key": b"",
         "entity": ID.lower(),
         "version": "Insert Unhealthy 2026-03-04T10:13:14.9876543Z",
         "title": "Disks of machines should be encrypted",
@@ -34,27 +29,16 @@ def test_every_field() -> None:
         "status_original": "Unhealthy",
         "event_ms": 1772619194987,
         "start_ms": 1769932800500,
-        "end_ms": 0,
         "subscription_id": SUBSCRIPTION,
         "resource_ids": (RESOURCE,),
         "resource": "shop-vm-1",
         "tactics": ("CredentialAccess", "Collection"),
         "techniques": ("T1005",),
-        "vendor": "Microsoft",
         "product": "Microsoft Defender for Cloud",
         "alert_type": KEY,
         "link": "https://portal.azure.com/#blade/Microsoft_Azure_Security/RecommendationsBlade"
         f"/assessmentKey/{KEY}",
-        "raw": b"",
-        "original": b"",
-        "repairs": (),
-        "masked": 0,
-        "sequence": 0,
-        "index": 0,
-        "enqueued_ms": 0,
-        "subscription": None,
     }
-    assert alert.raw == encoded(record())
 
 
 def test_details() -> None:
@@ -72,9 +56,9 @@ def test_details() -> None:
             "assessment_type": "BuiltIn",
             "policy_definition_id": "/providers/Microsoft.Authorization/policyDefinitions/pd-1",
             "cause": "VolumeNotEncrypted",
-            "status_description": "One of two disks is in the clear",
+            "reason": "One of two disks is in the clear",
             "remediation": "1. Stop the machine.<br>2. Encrypt its disks.",
-            "categories": "Compute, Data",
+            "category": "Compute, Data",
             "threats": "DataExfiltration, DataSpillage",
             "techniques": "T1005, Data from Local System",
             "user_impact": "Low",
@@ -214,8 +198,7 @@ def test_properties_that_are_none(properties: Any) -> None:
 
 
 def test_a_real_one(shared: Path) -> None:
-    file = next((shared / "samples/mdc_continuous_export").iterdir())
-    alerts = [understand(it) for it in unwrap(file.read_bytes()) if isinstance(it, bytes)]
+    alerts = samples(shared, "mdc_continuous_export")
     (alert,) = [alert for alert in alerts if alert.kind == "assessment"]
     assert (alert.status, alert.status_original) == ("resolved", "Healthy")
     assert alert.version == "Delete Healthy 2023-05-09T13:19:49.3381028Z"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from schemas.alert import Alert
@@ -13,6 +12,7 @@ from tests.fixtures import (
     defender_alert,
     encoded,
 )
+from tests.schemas.kinds import told
 
 OTHER = "0f0f0f0f-aaaa-4bbb-8ccc-dddddddddddd"
 
@@ -24,9 +24,8 @@ def read(**overrides: object) -> Alert:
 def test_every_field() -> None:
     record = defender_alert()
     alert = read()
-    assert msgspec.structs.asdict(alert) == {
+    assert told(alert) == {
         "kind": "defender_alert",
-        "key": bytes.fromhex("e00126a4d9a8c10b764313925f9b7704"),
         "entity": record["SystemAlertId"],
         "version": "New 2026-03-04T10:13:14.9876543Z d7e070bb",
         "title": "Suspicious download by a system account",
@@ -42,19 +41,9 @@ def test_every_field() -> None:
         "resource_ids": (RESOURCE,),  # the other one differs in case only
         "resource": "shop-vm-1",
         "tactics": ("Persistence", "CredentialAccess"),
-        "techniques": (),
-        "vendor": "Microsoft",
         "product": "Microsoft Defender for Cloud",
         "alert_type": "VM_SuspiciousDownload",
         "link": record["AlertUri"],
-        "raw": encoded(record),
-        "original": b"",
-        "repairs": (),
-        "masked": 0,
-        "sequence": 0,
-        "index": 0,
-        "enqueued_ms": 0,
-        "subscription": None,
     }
 
 

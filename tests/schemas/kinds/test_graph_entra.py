@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from schemas.alert import Alert
 from schemas.kinds import details, understand
-from schemas.wrappers import unwrap
 from tests.examples import encoded, without
 from tests.examples.graph_entra import record
+from tests.schemas.kinds import read, samples, told
 
 RISKY: dict[str, Any] = {
     "id": "u1",
@@ -39,26 +38,20 @@ SIGN_IN: dict[str, Any] = {
 }
 
 
-def read(event: dict[str, Any]) -> Alert:
-    return understand(encoded(event))
-
-
 def test_every_field() -> None:
     raw = encoded(record())
     alert = understand(raw)
-    assert alert == Alert(
-        kind="graph_entra",
-        key=alert.key,
-        entity="Directory_aaaaaaaa_1",
-        version="1772619600123 - success - -",
-        title="Add member to group",
-        description="As asked",
-        event_ms=1772619600123,
-        start_ms=1772619600123,
-        product="Microsoft Entra ID",
-        alert_type="Add member to group",
-        raw=raw,
-    )
+    assert told(alert) == {
+        "kind": "graph_entra",
+        "entity": "Directory_aaaaaaaa_1",
+        "version": "1772619600123 - success - -",
+        "title": "Add member to group",
+        "description": "As asked",
+        "event_ms": 1772619600123,
+        "start_ms": 1772619600123,
+        "product": "Microsoft Entra ID",
+        "alert_type": "Add member to group",
+    }
 
 
 def test_everything_it_mentions() -> None:
@@ -139,11 +132,8 @@ def test_the_odata_type_tells_what_has_little_else() -> None:
 
 
 def test_real_objects(shared: Path) -> None:
-    for file in (shared / "samples/graph_entra").iterdir():
-        for raw in unwrap(file.read_bytes()):
-            assert isinstance(raw, bytes)
-            alert = understand(raw)
-            assert alert.kind == "graph_entra"
-            assert alert.event_ms
-            assert alert.title
-            assert details(alert).entities
+    for alert in samples(shared, "graph_entra"):
+        assert alert.kind == "graph_entra"
+        assert alert.event_ms
+        assert alert.title
+        assert details(alert).entities

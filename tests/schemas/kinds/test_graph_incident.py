@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import details, understand
-from schemas.wrappers import unwrap
 from tests.examples import encoded
 from tests.examples.graph_incident import record
 from tests.fixtures import RESOURCE, SUBSCRIPTION
+from tests.schemas.kinds import samples, told
 
 
 def read(**overrides: object) -> Alert:
@@ -23,9 +22,8 @@ def mentioned(**overrides: object) -> Details:
 
 
 def test_every_field() -> None:
-    assert msgspec.structs.asdict(read()) == {
+    assert told(read()) == {
         "kind": "graph_incident",
-        "key": bytes.fromhex("24a903a20c129b15889146aa3b53f89f"),
         "entity": f"{record()['tenantId']}/4711",
         "version": "2026-03-04T10:20:00.5Z",
         "title": "A hidden file on two machines",
@@ -42,18 +40,8 @@ def test_every_field() -> None:
         "resource": "shop-vm-1",
         "tactics": ("DefenseEvasion",),
         "techniques": ("T1564.001", "T1204"),
-        "vendor": "Microsoft",
         "product": "Microsoft Defender XDR",
-        "alert_type": "",
         "link": record()["incidentWebUrl"],
-        "raw": encoded(record()),
-        "original": b"",
-        "repairs": (),
-        "masked": 0,
-        "sequence": 0,
-        "index": 0,
-        "enqueued_ms": 0,
-        "subscription": None,
     }
 
 
@@ -71,7 +59,7 @@ def test_details() -> None:
         "determination": "malware",
         "owner": "sam@corp.example",
         "priority": "80",
-        "tags": "plant",
+        "labels": "plant",
         "system_tags": "Defender Experts",
         "summary": "Two machines ran the same hidden file.",
         "created": "2026-03-04T10:14:00Z",
@@ -124,12 +112,7 @@ def test_without_a_time_of_change() -> None:
 
 
 def test_real_incidents(shared: Path) -> None:
-    found = [
-        understand(raw)
-        for file in (shared / "samples/graph_incident").iterdir()
-        for raw in unwrap(file.read_bytes())
-        if isinstance(raw, bytes)
-    ]
+    found = list(samples(shared, "graph_incident"))
     assert [(alert.kind, alert.status, alert.title) for alert in found] == [
         ("graph_incident", "resolved", "Credential theft investigation"),
         ("graph_incident", "resolved", "Merged endpoint incident"),

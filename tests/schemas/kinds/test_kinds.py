@@ -17,6 +17,7 @@ from schemas.kinds import KINDS, _base, details, recognise, understand
 from schemas.wrappers import unwrap
 from tests.examples import EXAMPLES, changed, encoded
 from tests.fixtures import defender_alert
+from tests.schemas.kinds import read
 
 every_kind = pytest.mark.parametrize("kind", EXAMPLES)
 resolvable = pytest.mark.parametrize("kind", [k for k, it in EXAMPLES.items() if it.RESOLVED])
@@ -25,10 +26,6 @@ resolvable = pytest.mark.parametrize("kind", [k for k, it in EXAMPLES.items() if
 @pytest.fixture(autouse=True)
 def forget() -> None:
     schemas.kinds._hints.clear()
-
-
-def read(record: dict[str, Any]) -> Alert:
-    return understand(encoded(record))
 
 
 def test_kinds_are_the_files_of_the_folder() -> None:
@@ -100,6 +97,13 @@ def test_a_kind_is_recognised_once_it_was_seen(kind: str) -> None:
     assert KINDS[kind].general or recognise(raw) == alert
     assert alert.kind == kind
     assert alert.raw == raw
+    assert alert.key == _base.key(kind, alert.entity, alert.version)
+
+
+def test_keys_are_the_same_in_every_release() -> None:
+    """The example's: sinks remember them."""
+    assert read(EXAMPLES["defender_alert"].record()).key.hex() == "e00126a4d9a8c10b764313925f9b7704"
+    assert _base.key("kind", "entity", "version").hex() == "1e28ae63372ed7fe2739a277c41100d5"
 
 
 @every_kind

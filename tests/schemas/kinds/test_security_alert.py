@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from schemas.alert import Alert
@@ -13,6 +12,7 @@ from tests.fixtures import (
     encoded,
     security_alert,
 )
+from tests.schemas.kinds import told
 
 ENTITIES = [{"$id": "2", "Type": "host", "AzureID": RESOURCE}, {"$ref": "2"}, "odd"]
 
@@ -23,9 +23,8 @@ def read(**overrides: object) -> Alert:
 
 def test_every_field() -> None:
     record = security_alert()
-    assert msgspec.structs.asdict(read()) == {
+    assert told(read()) == {
         "kind": "security_alert",
-        "key": bytes.fromhex("803d154cbaa883a2e2deb67292773f92"),
         "entity": record["SystemAlertId"],
         "version": "New 2026-03-04T10:19:59.1Z cccccccc-1111-4222-8333-444455556666",
         "title": "Sign-in from two continents",
@@ -37,23 +36,11 @@ def test_every_field() -> None:
         "event_ms": 1772619600123,
         "start_ms": 1772617800500,
         "end_ms": 1772618700000,
-        "subscription_id": "",  # the workspace's is not the alert's
-        "resource_ids": (),
         "resource": "mallory@corp.example",
         "tactics": ("InitialAccess", "Persistence"),
         "techniques": ("T1078",),
-        "vendor": "Microsoft",
         "product": "Azure Sentinel",
         "alert_type": record["AlertType"],
-        "link": "",
-        "raw": encoded(record),
-        "original": b"",
-        "repairs": (),
-        "masked": 0,
-        "sequence": 0,
-        "index": 0,
-        "enqueued_ms": 0,
-        "subscription": None,
     }
 
 

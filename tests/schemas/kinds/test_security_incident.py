@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import details, understand
 from tests.fixtures import SUBSCRIPTION, encoded, security_incident
+from tests.schemas.kinds import told
 
 
 def read(**overrides: object) -> Alert:
@@ -15,13 +15,11 @@ def read(**overrides: object) -> Alert:
 
 def test_every_field() -> None:
     record = security_incident()
-    assert msgspec.structs.asdict(read()) == {
+    assert told(read()) == {
         "kind": "security_incident",
-        "key": bytes.fromhex("a863f92054e28a8826c2aca3e98466aa"),
         "entity": f"{record['TenantId']}/{record['IncidentName']}",
         "version": "2026-03-04T10:29:59.25Z",
         "title": "Sign-in from two continents",
-        "description": "",
         "severity": "low",
         "severity_original": "Low",
         "status": "new",
@@ -30,22 +28,10 @@ def test_every_field() -> None:
         "start_ms": 1772617800500,
         "end_ms": 1772618700000,
         "subscription_id": SUBSCRIPTION,
-        "resource_ids": (),
-        "resource": "",
         "tactics": ("InitialAccess",),
         "techniques": ("T1078",),
-        "vendor": "Microsoft",
         "product": "Azure Sentinel",
-        "alert_type": "",
         "link": record["IncidentUrl"],
-        "raw": encoded(record),
-        "original": b"",
-        "repairs": (),
-        "masked": 0,
-        "sequence": 0,
-        "index": 0,
-        "enqueued_ms": 0,
-        "subscription": None,
     }
 
 

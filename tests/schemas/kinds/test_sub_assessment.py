@@ -6,17 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.alert import Alert
 from schemas.entities import Details, Entity
 from schemas.kinds import details, understand
-from schemas.wrappers import unwrap
 from tests.examples import changed, encoded
 from tests.examples._base import SUBSCRIPTION
 from tests.examples.sub_assessment import ASSESSMENT, CLUSTER, DIGEST, KEY, REGISTRY, record
+from tests.schemas.kinds import reader, samples, told
 
-
-def read(path: str = "", value: Any = None) -> Alert:
-    return understand(encoded(changed(record(), path, value) if path else record()))
+read = reader(record)
 
 
 def camel(value: Any) -> Any:
@@ -31,9 +28,8 @@ def camel(value: Any) -> Any:
 
 def test_every_field() -> None:
     alert = read()
-    assert msgspec.structs.asdict(alert) | {"key": b"", "raw": b""} == {
+    assert told(alert) == {
         "kind": "sub_assessment",
-        "key": b"",
         "entity": f"{ASSESSMENT}/subassessments/{KEY}".lower(),
         "version": "Insert Unhealthy 2026-03-04T10:13:14.9876543Z",
         "title": "Buffer overflow in libshop",
@@ -43,27 +39,12 @@ def test_every_field() -> None:
         "status": "new",
         "status_original": "Unhealthy",
         "event_ms": 1772619194987,
-        "start_ms": 0,
-        "end_ms": 0,
         "subscription_id": SUBSCRIPTION,
         "resource_ids": (REGISTRY,),
         "resource": "shopimages",
-        "tactics": (),
-        "techniques": (),
-        "vendor": "Microsoft",
         "product": "Microsoft Defender for Cloud",
         "alert_type": "CVE-2026-0001",
-        "link": "",
-        "raw": b"",
-        "original": b"",
-        "repairs": (),
-        "masked": 0,
-        "sequence": 0,
-        "index": 0,
-        "enqueued_ms": 0,
-        "subscription": None,
     }
-    assert alert.raw == encoded(record())
 
 
 def test_details() -> None:
@@ -85,7 +66,7 @@ def test_details() -> None:
             "cloud": "Azure",
             "snapshot": "false",
             "cause": "Reachable",
-            "status_description": "The package is in use",
+            "reason": "The package is in use",
             "remediation": "Update libshop to 2.1.",
             "impact": "Whoever sends a long name may run code.",
             "category": "Packages",
@@ -177,8 +158,7 @@ def test_additional_data_that_is_none(data: Any) -> None:
 
 
 def test_a_real_one(shared: Path) -> None:
-    file = next((shared / "samples/mdc_continuous_export").iterdir())
-    alerts = [understand(it) for it in unwrap(file.read_bytes()) if isinstance(it, bytes)]
+    alerts = samples(shared, "mdc_continuous_export")
     (alert,) = [alert for alert in alerts if alert.kind == "sub_assessment"]
     assert (alert.severity, alert.status_original) == ("low", "Unhealthy")
     assert alert.event_ms == 1683885512260

@@ -67,20 +67,6 @@ def test_any_text_is_read_somehow(pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "snake"),
-    [
-        ("SubjectUserSid", "subject_user_sid"),
-        ("Process Name", "process_name"),
-        ("ObjectDN", "object_dn"),
-        ("AttributeLDAPDisplayName", "attribute_ldap_display_name"),
-        ("_ItemId", "_item_id"),
-    ],
-)
-def test_names(name: str, snake: str) -> None:
-    assert _windows.snake(name) == snake
-
-
-@pytest.mark.parametrize(
     ("level", "keywords", "outcome"),
     [
         ("0", "0x8020000000000000", "success"),
@@ -96,22 +82,6 @@ def test_names(name: str, snake: str) -> None:
 )
 def test_outcome(level: str, keywords: str, outcome: str) -> None:
     assert _windows.outcome(level, keywords) == outcome
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("::ffff:203.0.113.30", "203.0.113.30"),
-        ("[fe80::1%4]", "fe80::1"),
-        ("10.0.0.4", "10.0.0.4"),
-        ("-", ""),
-        ("LOCAL", ""),
-        ("1" * 5000, ""),
-        ("7", ""),
-    ],
-)
-def test_addresses(text: str, address: str) -> None:
-    assert _windows.address(text) == address
 
 
 def test_a_member_is_added_to_a_group() -> None:
