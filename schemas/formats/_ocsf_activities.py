@@ -267,7 +267,7 @@ def mailed(alert: Alert, found: Details, activity: int) -> Event | None:
         to=addresses,
         subject=message.name if message else "",
         uid=message.id if message else "",
-        message_uid=found.attributes.get("internet_message_id"),
+        message_uid=message.attributes.get("InternetMessageId") if message else None,
     )
     if sender and (address := email_address(sender.full_name)):
         email["from"] = address

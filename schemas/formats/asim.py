@@ -173,7 +173,7 @@ def asim(alert: Alert) -> bytes:
     uid = alert.entity
     message = alert.description or alert.title
     rule = alert.alert_type if what in ("alert", "state") else seen("rule", "")
-    verdict = (seen("classification") or seen("feedback", "")).replace(" ", "").lower()
+    verdict = seen("classification", "").replace(" ", "").lower()
     fields: Object = {
         "TimeGenerated": rfc3339(alert.event_ms),
         "EventCount": 1,
@@ -186,7 +186,7 @@ def asim(alert: Alert) -> bytes:
         "EventOriginalSeverity": alert.severity_original,
         "EventOriginalType": alert.alert_type or alert.kind,
         "EventOriginalSubType": found.action,
-        "EventResultDetails": seen("reason") or seen("failure_reason"),
+        "EventResultDetails": seen("reason"),
         "EventUid": uid,
         "EventMessage": message,
         "EventProduct": alert.product or alert.kind,

@@ -205,7 +205,7 @@ def ecs(alert: Alert) -> bytes:
             product=alert.product,
             name=alert.resource if alert.kind == "common_security_log" else seen("sensor"),
         ),
-        "organization": without_blanks(id=seen("tenant_id") or seen("organization_id")),
+        "organization": without_blanks(id=seen("tenant_id")),
         **_cloud(alert, found, made["event"]["dataset"]),
         "log": without_blanks(level=alert.severity_original) if what == "event" else None,
         "microsoft": _microsoft(alert),
@@ -238,7 +238,7 @@ def _event(alert: Alert, found: Details, what: Nature) -> Object:
         created=rfc3339(alert.enqueued_ms),
         start=rfc3339(alert.start_ms),
         end=rfc3339(alert.end_ms),
-        reason=seen("reason") or seen("failure_reason") or seen("status_description"),
+        reason=seen("reason"),
         url=alert.link,
         original=alert.raw.decode("utf-8", "replace"),
     )
@@ -295,7 +295,7 @@ def _rule(alert: Alert, found: Details, what: Nature) -> Object:
     return without_blanks(
         name=alert.title,
         id=alert.alert_type,
-        category=seen("category") or seen("categories"),
+        category=seen("category"),
         ruleset=seen("standard"),
     )
 
@@ -313,9 +313,7 @@ def _threat(alert: Alert, found: Details) -> Object:
             id=[uid for uid, _ in tactics if uid], name=[name for _, name in tactics]
         ),
         technique=technique,
-        group=without_blanks(
-            name=found.attributes.get("actor") or found.attributes.get("activity_group")
-        ),
+        group=without_blanks(name=found.attributes.get("activity_group")),
     )
     if "tactic" in made or "technique" in made:
         made["framework"] = "MITRE ATT&CK"
@@ -496,7 +494,7 @@ def _email(found: Details) -> Object:
     made = without_blanks(
         subject=message.name,
         local_id=message.id,
-        message_id=found.attributes.get("internet_message_id"),
+        message_id=message.attributes.get("InternetMessageId"),
         direction=found.attributes.get("email_direction", "").lower(),
         to=without_blanks(address=receivers),
     )

@@ -166,7 +166,7 @@ _SAID = {  # attribute → property of the alert
     "threat_family": "threatFamilyName",
     "remediation": "recommendedActions",
 }
-_JUDGED = frozenset({"classification", "feedback", "determination", "detection_source"})
+_JUDGED = frozenset({"classification", "determination", "detection_source"})
 _ROLES = {"actor": ["source"], "source": ["source"], "target": ["destination"]}
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SID = re.compile(r"S-1-\d[\d-]*", re.IGNORECASE)
@@ -186,7 +186,7 @@ def graph(alert: Alert) -> bytes:
     service = _SOURCES.get(alert.product.replace(" ", "").lower(), "unknown")
     time = rfc3339(alert.event_ms)
     categories = [_camel(word) for word in alert.tactics if word]
-    verdict = seen("classification") or seen("feedback", "")
+    verdict = seen("classification", "")
     properties = {name: seen(key, "") for key, name in _SAID.items() if seen(key)}
     made: Object = {
         "@odata.type": f"{_TYPE}alert",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ from hypothesis import given
 import schemas.formats
 from schemas.alert import Alert
 from schemas.formats import FORMATS
+from schemas.kinds import _columns, details, understand
+from tests.examples import EXAMPLES, encoded, xdr
 from tests.strategies import alerts
 
 every_format = pytest.mark.parametrize("name", FORMATS)
@@ -52,3 +57,23 @@ def test_any_alert_becomes_one_well_formed_record(name: str, alert: Alert) -> No
 
 def _refused(constant: str) -> Any:
     raise AssertionError(f"{constant} is no JSON")
+
+
+def test_formats_look_for_attributes_that_kinds_give() -> None:
+    """A kind that calls an attribute otherwise would be missed in silence."""
+    given_ = {*_columns._OURS.values(), "rule"}  # of columns that no example has
+    for record in _examples():
+        found = details(understand(encoded(record)))
+        given_.update(found.attributes, *(entity.attributes for entity in found.entities))
+    asked = {
+        name
+        for path in Path(schemas.formats.__path__[0]).glob("*.py")
+        for name in re.findall(r'(?:seen|attributes\.get)\(\s*"(\w+)"', path.read_text("utf-8"))
+    }
+    assert asked - given_ == set()
+
+
+def _examples() -> Iterator[dict[str, Any]]:
+    for example in EXAMPLES.values():
+        yield example.record()
+    yield from xdr.TABLES.values()
