@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.alerts import bodies
 from benchmarks.figures import Figure
 
-_NAMES = ("steps", "tax", "stream")
+_NAMES = ("steps", "understand", "tax", "stream")
 
 
 def _figures(name: str, long: bool) -> Iterable[Figure]:
@@ -27,6 +27,10 @@ def _figures(name: str, long: bool) -> Iterable[Figure]:
         from benchmarks.steps import steps
 
         return steps()
+    if name == "understand":
+        from benchmarks.understand import understanding
+
+        return understanding()
     if name == "tax":
         from benchmarks.tax import tax
 

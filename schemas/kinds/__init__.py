@@ -15,7 +15,7 @@ import msgspec
 from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.kinds import unknown
-from schemas.kinds._base import Fields, Kind, Memo, lenient, longest_together
+from schemas.kinds._base import Fields, Kind, Memo, length_together, lenient
 
 __all__ = ["KINDS", "details", "recognise", "understand"]
 
@@ -30,20 +30,21 @@ KINDS: dict[str, Kind[Any]] = {
 """Every kind by its name; those that are general after all others."""
 
 # A serializer writes a kind's keys in one order, so a record's first bytes nearly always name its
-# kind, or one of a few. Only a hint: the kind's strict row must accept the record. None is for
-# records of general kinds, whose rows would take those of others, and for those read leniently.
+# kind, or one of a few. Only a hint: the kind's strict row must accept the record. None among them
+# stands for records that no row tells: of general kinds, whose rows would take those of others, and
+# those that are read leniently.
 _Hint = list[Kind[Any] | None]
 _hints: dict[bytes, _Hint] = {}
 _HINT_BYTES = 12
 _MOST_HINTS = 512
-# Where several kinds begin alike, a few more bytes, but for times and ids.
-_closer: dict[bytes, _Hint] = {}
+# Where several begin alike: by more bytes, but for those that times and ids are made of.
+_closer_hints: dict[bytes, _Hint] = {}
 _CLOSER_BYTES = 128
 _VARYING = b"0123456789abcdefABCDEF"
 
-# The kinds that may want a record with these keys: not those that none of the keys matters to.
+# By a record's keys, the kinds that asked for any of them: to the others they do not matter.
 _asking: Memo[tuple[str, ...], list[Kind[Any]]] = Memo(
-    lambda _: list(KINDS.values()), most=1024, longest=4096, size=longest_together
+    lambda _: list(KINDS.values()), most=256, longest=4096, size=length_together
 )
 
 
@@ -56,7 +57,7 @@ def recognise(raw: bytes) -> Alert | None:
     if kinds is None:
         return None
     if len(kinds) > 1:
-        kinds = _closer.get(_closely(raw), kinds)
+        kinds = _closer_hints.get(_closer(raw), kinds)
     if not raw.isascii():
         try:
             raw.decode()  # nothing else looks at the fields that a row skips
@@ -84,6 +85,7 @@ def understand(raw: bytes) -> Alert:
     fields = Fields(raw)
     kind = _wanting(fields)
     if kind is None:
+        _remember(raw, None)
         return unknown.read(lenient(unknown.Row, fields), raw)
     try:
         row = kind.strict(raw)
@@ -116,10 +118,12 @@ def _wanting(fields: Fields) -> Kind[Any] | None:
 def _remember(raw: bytes, kind: Kind[Any] | None) -> None:
     start = raw[:_HINT_BYTES]
     others = [each for each in _hints.get(start, ()) if each is not kind]
+    if kind is None and not others:
+        return  # no row is tried in vain
     kinds: _Hint = [kind, *others]  # a new list: other threads may go through the old one
     _keep(_hints, start, kinds)
     if others:
-        _keep(_closer, _closely(raw), kinds)
+        _keep(_closer_hints, _closer(raw), kinds)
 
 
 def _keep(hints: dict[bytes, _Hint], start: bytes, kinds: _Hint) -> None:
@@ -128,7 +132,7 @@ def _keep(hints: dict[bytes, _Hint], start: bytes, kinds: _Hint) -> None:
     hints[start] = kinds
 
 
-def _closely(raw: bytes) -> bytes:
+def _closer(raw: bytes) -> bytes:
     return raw[:_CLOSER_BYTES].translate(None, _VARYING)
 
 

@@ -43,7 +43,7 @@ ABSENT = msgspec.Raw()
 
 _NULL = msgspec.Raw(b"null")
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_string = msgspec.json.Decoder(str | None).decode
+_scalar = msgspec.json.Decoder(str | bool | int | float | None).decode
 _value = msgspec.json.Decoder().decode
 
 
@@ -62,8 +62,6 @@ class Row(msgspec.Struct, kw_only=True, gc=False):
 
 R = TypeVar("R", bound=Row)
 S = TypeVar("S", bound=msgspec.Struct)
-
-
 K = TypeVar("K", bound=Sized)
 V = TypeVar("V")
 
@@ -100,20 +98,20 @@ def by_lower_case(keys: Iterable[str]) -> dict[str, str]:
     return {key.lower(): key for key in keys}
 
 
-def longest_together(keys: Iterable[str]) -> int:
-    return sum(map(len, keys))
+def length_together(texts: Iterable[str]) -> int:
+    return sum(map(len, texts))
 
 
 # A kind's records have the same keys in the same order, nearly always.
 _spellings: Memo[tuple[str, ...], dict[str, str]] = Memo(
-    by_lower_case, most=1024, longest=4096, size=longest_together
+    by_lower_case, most=256, longest=4096, size=length_together
 )
 
 
 class Fields:
     """A record's own keys, and their values' raw JSON. Exact spelling goes before case-blind.
 
-    asked: whether anybody asked for one that is there.
+    keys: in their order. asked: whether anybody asked for one that is there.
     Raises msgspec.DecodeError when `raw` is no JSON object.
     """
 
@@ -221,9 +219,12 @@ def _coercion(wanted: Any) -> Callable[[msgspec.Raw | None], Any]:
 def text(raw: msgspec.Raw) -> str:
     """A value as text: a string's content, `""` for null, else its JSON as it stands."""
     try:
-        return _string(raw) or ""
-    except msgspec.DecodeError:  # another type, or nothing
+        value = _scalar(raw)
+    except msgspec.DecodeError:  # an object, a list, or nothing
         return bytes(raw).decode()
+    if isinstance(value, str):
+        return value
+    return "" if value is None else bytes(raw).decode()
 
 
 def decoded(raw: msgspec.Raw) -> Any:

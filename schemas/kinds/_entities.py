@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from schemas.entities import Entity, EntityType, Role
-from schemas.kinds._base import Memo, by_lower_case, longest_together
+from schemas.kinds._base import Memo, by_lower_case, length_together
 from schemas.kinds._entity_types import (
     ALERTS,
     HELD,
@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _NUMBERS = (int, float)
+_NESTED = frozenset({list, dict})
 _MOST_ATTRIBUTES = 64
 _MOST_ALIKE = 8
 _PID = 4  # its place among `_facts`
@@ -250,9 +251,11 @@ class _Plan(NamedTuple):
 
 
 class _Layout:
-    """The keys of an object: a service writes the same ones in the same order, nearly always.
+    """What the keys of an object say; a service writes the same ones in the same order, mostly.
 
     names: the keys by their lower case.
+    alike: whether some of them differ only in case.
+    types: those that may say its type, the best first.
     """
 
     def __init__(self, keys: tuple[str, ...]) -> None:
@@ -261,7 +264,7 @@ class _Layout:
         self.ref, self.id = self.names.get("$ref"), self.names.get("$id")
         self.types = self._those(("@odata.type", "type"))
         self.lists_alerts = bool(self._those(("systemalertids", "systemalertid")))
-        self.plans = Memo(self._plan, most=64)
+        self.plans = Memo(self._plan, most=4)
 
     def _those(self, wanted: Iterable[str]) -> tuple[str, ...]:
         return tuple(self.names[name] for name in wanted if name in self.names)
@@ -283,7 +286,7 @@ class _Layout:
         )
 
 
-_layouts = Memo(_Layout, most=1024, longest=2048, size=longest_together)
+_layouts = Memo(_Layout, most=512, longest=768, size=length_together)
 _types = Memo(known)
 
 
@@ -291,6 +294,7 @@ class _Node:
     """An entity as it came: its place in the list, type, and fields, as its layout names them.
 
     key: what it stands under in another entity, in lower case.
+    bare: what names it, once that was asked for (`_bare`).
     """
 
     __slots__ = ("bare", "fields", "key", "layout", "place", "plan", "type")
@@ -330,6 +334,7 @@ class _Node:
 
 
 def _laid_out(fields: dict[str, Any]) -> tuple[dict[str, Any], _Layout]:
+    """An object and its layout; no two keys of it differ only in case."""
     layout = _layouts[tuple(fields)]
     if layout.alike:
         fields = _first_of(fields)
@@ -347,9 +352,6 @@ def _first_of(*objects: dict[str, Any]) -> dict[str, Any]:
                 names.add(folded)
                 fields[name] = value
     return fields
-
-
-_NESTED = frozenset({list, dict})
 
 
 class _Graph:
@@ -390,12 +392,12 @@ class _Graph:
         """The entity that an object in another one is, or names."""
         node = self._of.get(id(item))
         if node is None and (name := self._refs.get(id(item))):
-            node = self._named(name, by.place, wanted)
+            node = self._called(name, by.place, wanted)
         if node is None or node is by or not node.type or wanted not in ("", node.type):
             return None
         return node
 
-    def _named(self, name: str, place: int, wanted: str) -> _Node | None:
+    def _called(self, name: str, place: int, wanted: str) -> _Node | None:
         """Of several entities with this id the last before the place, else the first after."""
         if self._places is None:
             self._places = self._by_id()
@@ -482,8 +484,9 @@ def _named(node: _Node) -> Entity:
     plan, fields = node.plan, node.fields
     name, its_id = node.first(plan.name), node.first(plan.id)
     domain, path = node.first(plan.domain), node.first(plan.path)
-    said = next(filter(None, map(fields.get, plan.roles)), None) if plan.roles else None
-    part = role(said) or ROLES.get(node.key, "")
+    part = ROLES.get(node.key, "")
+    if plan.roles:
+        part = role(next(filter(None, map(fields.get, plan.roles)), None)) or part
     if plan.type == "user":
         return user(name, domain, id=its_id, role=part)
     if plan.type == "host":
@@ -555,8 +558,8 @@ def _attributes(node: _Node, graph: _Graph, bare: Entity) -> dict[str, str]:
                 entity = _bare(referred)
                 text = entity.full_name or entity.path or entity.id
             elif "$ref" not in value:
-                inside = ((key, scalar(inner)) for key, inner in value.items())
-                found |= {key: text for key, text in inside if text and key[:1] not in "@$"}
+                inside = ((own, scalar(inner)) for own, inner in value.items())
+                found |= {own: said for own, said in inside if said and own[:1] not in "@$"}
         elif value.__class__ is list and name not in HELD:
             text = ", ".join(filter(None, map(scalar, value)))
         if text:

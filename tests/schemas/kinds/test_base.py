@@ -163,6 +163,39 @@ def test_short_name(name: str | None, short: str) -> None:
     assert _base.short_name(name) == short
 
 
+def test_fields_are_found_by_their_name_and_as_they_stand() -> None:
+    fields = _base.Fields(b'{"A":"1","a":"2","N":null,"n":"3","B":false,"F":1.50,"O":{ }}')
+    assert not fields.asked
+    assert [fields.text(name) for name in ("Zz", "")] == ["", ""]
+    assert not fields.asked
+    assert [fields.text(name) for name in ("A", "a", "N", "n")] == ["1", "2", "", "3"]
+    assert [fields.text(name) for name in ("b", "f", "o")] == ["false", "1.50", "{ }"]
+    assert "N" not in fields
+    assert "b" in fields
+    assert fields.asked
+
+
+def test_fields_that_are_null_were_asked_for_too() -> None:
+    fields = _base.Fields(b'{"A":null}')
+    assert "a" not in fields
+    assert fields.asked
+
+
+def test_a_memo_is_asked_once_and_bounded() -> None:
+    made: list[str] = []
+
+    def make(text: str) -> str:
+        made.append(text)
+        return text.upper()
+
+    memo = _base.Memo(make, most=2, longest=3)
+    assert [memo[text] for text in ("a", "a", "long", "long", "b", "c", "c", "a")] == [
+        *("A", "A", "LONG", "LONG", "B", "C", "C", "A")
+    ]
+    assert made == ["a", "long", "long", "b", "c", "a"]
+    assert len(memo) <= 2
+
+
 @pytest.mark.parametrize(
     ("raw", "value"),
     [

@@ -480,6 +480,16 @@ def test_the_alerts_of_a_list_are_no_entities() -> None:
     assert resolve([{"Type": "alerts", "DisplayName": "x", "SystemAlertIds": ["7"]}]) == ()
 
 
+def test_of_keys_that_differ_only_in_case_the_first_with_a_value_counts() -> None:
+    assert one(TYPE="HOST", HostName=None, hostname="vm-1", HOSTNAME="vm-2", Tag="x", tag="y") == (
+        Entity(type="host", name="vm-1", attributes={"Tag": "x"})
+    )
+    for other in ("vm-1", "vm-2"):  # the same keys, another type
+        assert one(TYPE="process", HostName=other, hostname=None, CommandLine="x") == Entity(
+            type="process", command_line="x", attributes={"HostName": other}
+        )
+
+
 def test_names_are_taken_apart() -> None:
     assert user("CORP\\ann") == Entity(type="user", name="ann", domain="CORP")
     assert user("ann@corp.example", "CORP") == user("ann", "corp.example")

@@ -25,7 +25,8 @@ resolvable = pytest.mark.parametrize("kind", [k for k, it in EXAMPLES.items() if
 
 @pytest.fixture(autouse=True)
 def forget() -> None:
-    schemas.kinds._hints.clear()
+    for memory in (schemas.kinds._hints, schemas.kinds._closer_hints, schemas.kinds._asking):
+        memory.clear()
 
 
 def test_kinds_are_the_files_of_the_folder() -> None:
@@ -117,6 +118,60 @@ def test_a_hint_is_only_a_hint(kind: str) -> None:
     assert recognise(encoded(EXAMPLES[kind].record(records=[1]))) is None
     assert recognise(encoded(EXAMPLES[kind].record()) + b" x") is None
     assert recognise(encoded(EXAMPLES[kind].record(x="\u00e9"))[:-3] + b'\xff"}') is None
+
+
+def _tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds whose rows are tried, from now on."""
+    tried: list[str] = []
+    for kind in KINDS.values():
+
+        def strict(raw: bytes, kind: _base.Kind[Any] = kind) -> Any:
+            tried.append(kind.name)
+            return msgspec.json.decode(raw, type=kind.row)
+
+        monkeypatch.setitem(vars(kind), "strict", strict)
+    return tried
+
+
+def test_kinds_that_begin_alike_are_hinted_at_by_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    raws = {kind: encoded(EXAMPLES[kind].record()) for kind in ("activity_log", "entra_log", "xdr")}
+    assert len({raw[:12] for raw in raws.values()}) == 1
+    for raw in (*raws.values(), *raws.values()):
+        understand(raw)
+    tried = _tries(monkeypatch)
+    for kind, raw in raws.items():
+        later = raw.replace(b"2026-03-04T10", b"2027-12-31T23")
+        assert understand(later).kind == kind
+    assert tried == list(raws)
+
+
+@every_kind
+def test_no_row_is_tried_in_vain_for_what_is_read_leniently(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in EXAMPLES.values():
+        understand(encoded(other.record()))
+    raw = encoded(EXAMPLES[kind].record(records=[1]))
+    alert = understand(raw)
+    tried = _tries(monkeypatch)
+    assert understand(raw) == alert
+    assert tried == ([] if alert.kind == "unknown" else [kind])
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(sorted(EXAMPLES))] * 2, st.randoms()), max_size=8))
+def test_of_records_with_the_same_keys_each_is_told_by_what_it_holds(mixed: Any) -> None:
+    """Which kinds are asked depends on the keys alone, and on nothing that was asked before."""
+    for one, other, chance in mixed:
+        donor = {name.lower(): value for name, value in EXAMPLES[other].record().items()}
+        whole = EXAMPLES[one].record()
+        for _ in range(2):
+            values = (
+                chance.choice((value, donor.get(name.lower(), value), None))
+                for name, value in whole.items()
+            )
+            fields = _base.Fields(encoded(dict(zip(whole, values, strict=True))))
+            telling = [it for it in KINDS.values() if it.tells(fields)]
+            assert schemas.kinds._wanting(fields) == (telling[0] if telling else None)
 
 
 @every_kind
