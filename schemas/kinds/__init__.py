@@ -138,5 +138,13 @@ def _closer(raw: bytes) -> bytes:
 
 def details(alert: Alert) -> Details:
     """What an alert's record mentions: decoded now, so ask only where it is needed."""
-    kind = KINDS.get(alert.kind)
-    return Details() if kind is None else kind.details(alert.raw)
+    return _details[alert.kind, alert.raw]
+
+
+# The sinks ask one after the other, each for all alerts of a batch.
+_details: Memo[tuple[str, bytes], Details] = Memo(
+    lambda of: KINDS[of[0]].details(of[1]) if of[0] in KINDS else Details(),
+    most=256,
+    longest=16 * 1024,
+    size=lambda of: len(of[1]),
+)

@@ -301,3 +301,12 @@ def test_the_last_of_duplicate_keys_counts() -> None:
 
 def test_escaped_nuls_are_kept() -> None:
     assert read(defender_alert(AlertDisplayName="a\0b")).title == "a\0b"
+
+
+def test_sinks_that_ask_after_each_other_share_the_answer() -> None:
+    alert = read(defender_alert(Description="asked about twice"))
+    assert details(alert) is details(msgspec.structs.replace(alert, severity="low"))
+    assert details(alert) is not details(read(defender_alert(Description="another")))
+    long = read(defender_alert(Description="x" * 20_000))
+    assert details(long) == details(long)
+    assert details(long) is not details(long), "what is long is not kept"
