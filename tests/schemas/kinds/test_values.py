@@ -41,7 +41,7 @@ def test_one_thing_is_a_list_of_it_and_long_lists_are_cut() -> None:
         (b'"7"', "7"),
         (b"null", None),
         (b"", None),
-        (b"[" * 5000 + b"]" * 5000, None),
+        (b"[" * 200_000 + b"]" * 200_000, None),
     ],
 )
 def test_a_value_may_stand_in_a_text(json: bytes, value: Any) -> None:
