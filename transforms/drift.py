@@ -7,6 +7,7 @@ earlier runs of this pipeline saw. One record in 32 is looked at, and the first 
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,8 @@ from schemas.kinds import unknown
 from transforms.state_store import StateStore, place
 
 __all__ = ["Seen", "Watch", "close", "drift_of", "known", "shipped", "watch"]
+
+_LOGGER = logging.getLogger(__name__)
 
 ONE_IN = 32
 """So many records are passed for each that is looked at."""
@@ -87,13 +90,20 @@ class Watch:
         now_ms = int(time.time() * 1000)
         with self._lock:
             for alert in chosen:
-                for change in changes(self.known, self._seen, alert.kind, alert.raw):
+                for change in self._changes_of(alert):
                     if len(self._changes) < _MOST_CHANGES or change in self._changes:
                         seen = self._changes.setdefault(change, Seen(change, first_ms=now_ms))
                         seen.records += 1
                         seen.last_ms = now_ms
             if time.monotonic() - self._saved > _SAVE_SECONDS:
                 self._save()
+
+    def _changes_of(self, alert: Alert) -> list[Change]:
+        try:
+            return changes(self.known, self._seen, alert.kind, alert.raw)
+        except Exception:  # to watch must never cost a record
+            _LOGGER.exception("the shape of a record of kind %s was not looked at", alert.kind)
+            return []
 
     def save(self) -> None:
         with self._lock:

@@ -86,6 +86,16 @@ def test_what_another_version_left_is_passed_over(store: StateStore) -> None:
     assert drift_of(store) == []
 
 
+def test_what_cannot_be_looked_at_costs_nothing(
+    store: StateStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    looking = Watch("run", store)
+    looking.look([Alert(kind="own_kind", key=bytes(16), entity="e", raw=b"no JSON"), *alerts(1)])
+    assert "own_kind" in caplog.text
+    assert "no JSON" not in caplog.text.partition("Traceback")[0]
+    assert looking._seen["defender_alert"].records == 1
+
+
 def test_threads_share_a_watch(store: StateStore) -> None:
     looking = Watch("run", store)
     threads = [
