@@ -40,5 +40,7 @@ def given() -> Shapes:
 
 
 if __name__ == "__main__":
-    SHIPPED.write_bytes(dump(given()) + b"\n")
+    # A shape a line, so that a change can be read.
+    lines = [dump({name: shape})[1:-1] for name, shape in sorted(given().items())]
+    SHIPPED.write_bytes(b"{\n" + b",\n".join(lines) + b"\n}\n")
     print(f"{SHIPPED.relative_to(ROOT)}: {len(given())} shapes")
