@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 from rich.table import Table
-from rich.text import Text
 
+from pipelines.tables import shown, table
 from schemas.batch import Origin
 from schemas.receipt import Outcomes
 from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
-from transforms.delivery.engine import printable
 from transforms.drift import ONE_IN, Seen
 from transforms.owed import debts
 from transforms.state_store import StateStore
@@ -29,9 +28,7 @@ __all__ = [
     "dead_table",
     "drift_table",
     "partitions_table",
-    "shown",
     "sinks_table",
-    "table",
 ]
 
 
@@ -50,12 +47,6 @@ class SinkAccount(msgspec.Struct):
     def holds(self) -> bool:
         """Whether in = delivered + not routed + repeat + dead + owed."""
         return self.records == self.outcomes.total
-
-
-def shown(text: str, style: str = "", most: int = 300) -> Text:
-    """A text of whatever origin, for a table: no markup, no terminal escapes, one line of at most
-    so many characters."""
-    return Text(printable(text, most), style)
 
 
 def accounts_of(store: StateStore, sinks: Iterable[str], paid: bool = True) -> list[SinkAccount]:
@@ -86,19 +77,6 @@ def read_status(store: StateStore) -> dict[str, Any]:
         return msgspec.json.decode(data or b"{}", type=dict[str, Any])
     except msgspec.DecodeError:
         return {}  # another version's
-
-
-def table(title: str) -> Table:
-    """A table whose figures have room in 80 columns."""
-    return Table(
-        title=f"\n{title}",
-        title_justify="left",
-        title_style="bold",
-        header_style="underline",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
 
 
 def dead_table(store: StateStore) -> Table:

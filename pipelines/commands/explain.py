@@ -119,7 +119,7 @@ def _payload(console: Console, said: bytes, most: int = 0) -> None:
     """A record as a sink gets it: JSON is indented and coloured."""
     from rich.json import JSON
 
-    from pipelines.report import shown
+    from pipelines.tables import shown
 
     text = said.decode("utf-8", "replace")
     try:
@@ -146,7 +146,7 @@ def _harmless(pretty: str) -> str:
 def _show(console: Console, it: Explained) -> None:
     from rich.table import Table
 
-    from pipelines.report import shown
+    from pipelines.tables import shown
 
     alert = it.alert
     if alert is None:
@@ -237,7 +237,7 @@ def _both(ours: str, original: str) -> str:
 
 
 def _show_drift(console: Console, found: dict[Any, int]) -> None:
-    from pipelines.report import shown, table
+    from pipelines.tables import shown, table
 
     if not found:
         console.print("nothing differs from the shapes that are known")

@@ -28,12 +28,11 @@ from pipelines.report import (
     counts_line,
     dead_table,
     drift_table,
-    shown,
     sinks_table,
-    table,
 )
 from pipelines.run import Run
 from pipelines.settings import load
+from pipelines.tables import shown, table
 from transforms.drift import drift_of
 
 __all__ = ["demo"]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,19 @@ def test_hostile_text_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture
             out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
             assert all(each.isprintable() or each == "\n" for each in out)
             assert "forged" not in [line.strip() for line in out.splitlines()]
+
+
+def test_it_explains_without_waiting_for_beam() -> None:
+    """Which takes two seconds to import."""
+    Path("events").write_bytes(ALERT)
+    script = """
+import sys
+from pipelines import cli
+try:
+    cli.main(["explain", "events", "-c", "settings.yaml"])
+except SystemExit:
+    print("apache_beam" in sys.modules)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -21,9 +21,9 @@ from pipelines.report import (
     drift_table,
     partitions_table,
     read_status,
-    shown,
     sinks_table,
 )
+from pipelines.tables import shown
 from schemas.dead_letter import DeadLetter
 from schemas.drift import Change
 from schemas.receipt import Outcomes, Run
