@@ -127,12 +127,12 @@ def _type(value: msgspec.Raw) -> str:
 
 
 def _differences(name: str, known: Shape, fields: dict[str, str]) -> Iterator[Change]:
+    full = len(known.fields) >= _MOST_FIELDS
     for field, now in fields.items():
         entry = known.fields.get(field)
+        above = _parent(field)
         if entry is None:
-            if (not (above := _parent(field)) or above in known.fields) and len(
-                known.fields
-            ) < _MOST_FIELDS:
+            if not full and (not above or above in known.fields):
                 yield Change(name, "new", field, now)
         elif now not in entry.types and now != "null" and entry.types != {"null"}:
             yield Change(name, "type", field, now)

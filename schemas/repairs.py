@@ -23,7 +23,7 @@ import msgspec
 
 from schemas.kinds._strings import loads_loosely
 
-__all__ = ["Repaired", "repaired", "text_line"]
+__all__ = ["Repaired", "repaired", "text_line", "without_lone_surrogates"]
 
 _MOST_BYTES = 64 * 1024  # what is longer by itself was never seen, and would take long
 _WHOLE = {"single_quotes", "sloppy_json", "unescaped_quotes"}  # not "cut_off"
