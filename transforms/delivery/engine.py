@@ -1,12 +1,14 @@
 """The delivery engine: packs, sends, retries, and says of every record how it ended.
 
 One engine a sink and process. It outlives bundles and pipeline runs, and so do its connections
-and its circuit. Callers (`WriteTo`) submit parcels and settle at the end of a bundle; the sink's
-own sender threads do the rest, so that a sink can hold back nobody for longer than its patience.
+and its circuit. Callers (`WriteTo`) submit parcels, and settle at the end of a bundle; the sink's
+own sender threads do the rest.
 
 Inside, a *chunk* is what one request carries, and a *piece* is the part of a chunk that still
-has to be sent: the whole, a half of it, or what is left when the refused records are out. The
-queue holds pieces; whatever has to wait waits there, and the senders wait for the queue.
+has to be sent: the whole, a half of it, or what is left when the refused records are out. Pieces
+wait in one of two queues: what comes live, and *arrears*, which the sink was owed. Live goes
+first. A sink that is up but slower than the stream falls *behind*: then what comes live is owed
+at once and its whole pace goes into arrears, oldest first, until it has caught up.
 """
 
 from __future__ import annotations
@@ -14,26 +16,30 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import ssl
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from schemas.alert import Alert
+from schemas.batch import Origin
 from schemas.receipt import Outcome
 from transforms.delivery.circuit import Circuit, CircuitState, backoff
-from transforms.secrets import SecretError
+from transforms.delivery.line import Line, describe, printable
+from transforms.delivery.rate import Bucket, Pace, least
 from transforms.sinks.base import (
     Accepted,
-    Connection,
+    Pending,
+    Refresh,
     RejectItems,
     Retry,
+    Shrink,
     Sink,
+    Split,
     Stop,
     Verdict,
 )
@@ -43,15 +49,24 @@ __all__ = ["Engine", "Parcel", "Status", "close_all", "engine_for", "engines", "
 logger = logging.getLogger(__name__)
 
 _TRIAL = 2.0  # seconds that the first request of a half-open circuit may take
+_TRIAL_RECORDS = 50  # of arrears, where nothing comes live that could be the trial
 _PARTING = 5.0  # seconds that closing waits for the threads
-_REASON = 300  # characters of a reason that are kept
+_CONFIRM = 0.25  # seconds from asking about what is pending to asking again
+_PENDING_BYTES = 64 * 1024 * 1024
+_GUESS = 500.0  # records a second, before any was sent
+_ARREARS = (0.5, 5_000)  # seconds of its pace, and records, that wait in arrears at most
+_WAITING = 4  # times the usual queue that may wait for the last of the arrears
+_IN_STORE = 1.5  # seconds until what was owed last is surely seen in the state store
+_SHORT = 16 * 1024  # bytes of a record that is said shorter because the system refused its length
+_SLOWER = "the sink is slower than the stream: it gets this in its turn"
 
 
 class Parcel(msgspec.Struct, gc=False, eq=False):
     """One encoded record on its way; `outcome` is DELIVERED, DEAD or OWED once it is settled.
 
-    sequence, index: the record's address in its partition.
+    sequence, index: the record's address in its partition, `origin`.
     reason: why it is dead or owed; one line, safe to log.
+    shortened: whether it is said shorter than it should be, as the sink takes none so large.
     """
 
     sequence: int
@@ -60,6 +75,8 @@ class Parcel(msgspec.Struct, gc=False, eq=False):
     alert: Alert | None = None
     outcome: Outcome | None = None
     reason: str = ""
+    origin: Origin | None = None
+    shortened: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +84,12 @@ class Status:
     """What an engine has done since it was made.
 
     since: when the circuit came into its state, epoch seconds. reason: why it opened last.
-    in_flight: parcels without an outcome. bytes_sent: encoded, before compression, retries too.
+    in_flight: parcels without an outcome; pending: those of them that the system took, and has
+        not confirmed yet.
+    bytes_sent: encoded, with separators, before compression, retries too.
     late: results that came after their parcels had been given up.
+    behind: whether what comes live is owed, as the sink is slower. paid: of what was owed before.
+    per_second: records that it takes while there is something to send.
     """
 
     circuit: str
@@ -79,29 +100,40 @@ class Status:
     dead: int
     owed: int
     in_flight: int
+    pending: int
     requests: int
     retries: int
     bytes_sent: int
     warnings: int
+    shortened: int
     late: int
+    behind: bool
+    paid: int
+    per_second: float
 
 
 class _Chunk:
     """Parcels that were packed together: they have one deadline, and one share of the queue."""
 
-    __slots__ = ("attempts", "deadline", "left", "number", "parcels", "size")
+    __slots__ = (
+        "arrears", "attempts", "deadline", "left", "number", "parcels", "pending", "refreshed",
+        "size",
+    )  # fmt: skip
 
-    def __init__(self, number: int, parcels: list[Parcel], size: int, patience: float) -> None:
+    def __init__(self, number: int, parcels: list[Parcel], size: int, arrears: bool) -> None:
         self.number = number
         self.parcels = parcels
         self.size = size
+        self.arrears = arrears
         self.left = len(parcels)  # without an outcome
-        self.deadline = time.monotonic() + patience
+        self.pending = 0  # of those, how many only wait to be confirmed
+        self.deadline = math.inf  # monotonic; set when it is first sent
         self.attempts = 0  # failed, one after another
+        self.refreshed = False  # its refusal was answered with fresh credentials
 
 
 _Piece = tuple[_Chunk, list[Parcel]]
-_Task = tuple[_Chunk, list[Parcel], float] | Literal["probe", "idle", "end"]
+_Task = tuple[_Chunk, list[Parcel], float] | Literal["probe", "confirm", "idle", "end"]
 
 
 class Engine:
@@ -124,7 +156,11 @@ class Engine:
     ) -> None:
         self.sink = sink
         settings, limits = sink.settings, sink.limits
-        self._max_bytes, self._max_records = limits.max_bytes, limits.max_records
+        rate = least(settings.rate, limits.rate)
+        # No request is more than what may go in a second.
+        self._max_bytes = int(max(1, min(limits.max_bytes, rate.bytes or math.inf)))
+        self._max_records = int(max(1, min(limits.max_records, rate.records or math.inf)))
+        self._max_record = limits.max_record_bytes or math.inf
         self._separator = sink.separator_bytes
         self._patience, self._timeout = settings.patience, settings.timeout
         self._senders = settings.concurrency
@@ -134,9 +170,18 @@ class Engine:
         self._work = threading.Condition(self._lock)  # senders wait: something to do
         self._progress = threading.Condition(self._lock)  # callers wait: something is done
         self._circuit = Circuit(cool_down)
+        self._bucket = Bucket(rate, time.monotonic())
+        self._pace = Pace(_GUESS)
+        self._busy = False  # there was something to send when a sender last looked
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._shut = ""  # why nothing is taken now; empty: it is
+        self._behind = False  # what comes live is owed
+        self._catching_up = False  # what comes live waits for the last of the arrears
+        self._turned = 0.0  # monotonic: since when it is behind, or catching up
+        self.draining = False  # a shift ends: nothing must be left in flight
+        self.ended: Callable[[], None] | None = None  # called when a chunk did, unwaited for
+        self._waiting = 0  # callers that wait
 
         self._partial: list[Parcel] = []  # the chunk that is being filled
         self._partial_bytes = 0
@@ -144,9 +189,11 @@ class Engine:
         self._linger = linger
         self._numbers = itertools.count()
         self._newest = -1
-        self._queue: deque[_Piece] = deque()
+        self._live: deque[_Piece] = deque()
+        self._arrears: deque[_Piece] = deque()
         self._unsettled: dict[_Chunk, None] = {}  # in order; a handful
         self._unsettled_bytes = 0
+        self._pending_bytes = 0
         self._pause_until = 0.0  # monotonic; the system asked for it, or just failed
         self._trying = False  # a half-open circuit's one request is under way
         self._failed_trials = 0  # since the circuit was closed
@@ -154,26 +201,35 @@ class Engine:
 
         self._outcomes = dict.fromkeys((Outcome.DELIVERED, Outcome.DEAD, Outcome.OWED), 0)
         self._submitted = self._requests = self._retries = self._bytes_sent = 0
-        self._warnings = self._late = 0
+        self._warnings = self._late = self._paid = self._shortened = 0
         self._last_warning = ""
 
     # ------------------------------------------------------------------ what callers use
 
-    def submit(self, parcels: Sequence[Parcel]) -> None:
-        """Take parcels over. Waits for room in the queue, never longer than the patience."""
-        until = time.monotonic() + self._patience
+    def submit(self, parcels: Sequence[Parcel], within: float | None = None) -> None:
+        """Take parcels over. Waits for room in the queue, never longer than the patience.
+
+        within: seconds that it may wait instead; a sink that has no room by then is behind, and
+            owed what comes until it has caught up.
+        """
+        until = time.monotonic() + (self._patience if within is None else within)
         with self._lock:
             self._submitted += len(parcels)
             for parcel in parcels:
                 size = len(parcel.payload) + self._separator
+                if size > self._max_record:
+                    size = self._fitted(parcel)
+                if parcel.outcome is not None:
+                    continue
                 if self._partial and (
                     self._partial_bytes + size > self._max_bytes
                     or len(self._partial) >= self._max_records
                 ):
                     self._pack()
-                    self._wait(self._has_room, until)
-                if self._shut:
-                    parcel.outcome, parcel.reason = Outcome.OWED, self._shut
+                    if not self._wait(self._has_room, until, give_up=within is None):
+                        self._fall_behind()
+                if self._shut or self._behind:
+                    parcel.outcome, parcel.reason = Outcome.OWED, self._shut or _SLOWER
                     self._outcomes[Outcome.OWED] += 1
                     continue
                 if not self._partial:
@@ -182,13 +238,80 @@ class Engine:
                 self._partial.append(parcel)
                 self._partial_bytes += size
 
-    def settle(self) -> None:
-        """Wait until everything submitted has an outcome, never longer than the patience."""
+    def submit_arrears(self, parcels: Sequence[Parcel]) -> None:
+        """Take over what the sink was owed. Never waits: `appetite` says how much is welcome."""
+        with self._lock:
+            self._submitted += len(parcels)
+            chunk: list[Parcel] = []
+            filled = 0
+            for parcel in parcels:
+                size = len(parcel.payload) + self._separator
+                if size > self._max_record:
+                    size = self._fitted(parcel)
+                if parcel.outcome is not None:
+                    continue
+                if chunk and (filled + size > self._max_bytes or len(chunk) >= self._max_records):
+                    self._queue_up(chunk, filled, arrears=True)
+                    chunk, filled = [], 0
+                chunk.append(parcel)
+                filled += size
+            if chunk:
+                self._queue_up(chunk, filled, arrears=True)
+
+    def settle(self, within: float | None = None) -> bool:
+        """Wait until everything submitted has an outcome, never longer than the patience.
+
+        within: seconds that it may wait at most for what came live; what has no outcome then, or
+            only waits to be confirmed, goes on. Returns whether everything has an outcome.
+        """
         with self._lock:
             self._pack()
             last = self._newest
-            until = time.monotonic() + self._patience
-            self._wait(lambda: next(iter(self._unsettled)).number > last, until)
+            if within is None:
+                self._catching_up = False
+                if self._behind:
+                    self._hand_back(_SLOWER)
+
+            def settled() -> bool:
+                for chunk in self._unsettled:
+                    if chunk.number > last:
+                        break
+                    if within is None or not (chunk.arrears or chunk.pending == chunk.left):
+                        return False
+                return True
+
+            until = time.monotonic() + (self._patience if within is None else within)
+            if within is None or not (self._catching_up or self._pause_until > until):
+                self._wait(settled, until, give_up=within is None)
+            return not self._unsettled or next(iter(self._unsettled)).number > last
+
+    def appetite(self) -> int:
+        """How many records of what it is owed may be on their way to the sink now, in all."""
+        with self._lock:
+            if self._shut or self.draining or self._closed:
+                return 0
+            if self._circuit.state is CircuitState.HALF_OPEN:
+                return _TRIAL_RECORDS
+            if self._pending_bytes > _PENDING_BYTES:
+                return 0
+            seconds, most = _ARREARS
+            pending = sum(chunk.pending for chunk in self._unsettled if chunk.arrears)
+            return pending + int(min(max(1.0, self._pace.per_second * seconds), most))
+
+    def nearly_paid(self, left: int) -> None:
+        """So many records are still owed: if that is little for its pace, what comes live is taken
+        again; it waits for the last of the arrears, so that the sink gets all in order."""
+        with self._lock:
+            if time.monotonic() < self._turned + _IN_STORE:
+                return  # what is owed since then is perhaps not counted yet
+            if self._behind and not self._live and left <= self._pace.per_second:
+                self._behind, self._catching_up = False, True
+                self._turned = time.monotonic()
+                self._work.notify_all()
+            elif self._catching_up and not left:
+                self._catching_up = False
+                self._work.notify_all()
+                logger.warning("sink %s: it has caught up with the stream", self.sink.name)
 
     def close(self) -> None:
         """Settle, then let go of threads and connections. What comes later is owed."""
@@ -213,34 +336,61 @@ class Engine:
                 dead=self._outcomes[Outcome.DEAD],
                 owed=self._outcomes[Outcome.OWED],
                 in_flight=self._submitted - sum(self._outcomes.values()),
+                pending=sum(chunk.pending for chunk in self._unsettled),
                 requests=self._requests,
                 retries=self._retries,
                 bytes_sent=self._bytes_sent,
                 warnings=self._warnings,
+                shortened=self._shortened,
                 late=self._late,
+                behind=self._behind or self._catching_up,
+                paid=self._paid,
+                per_second=self._pace.per_second,
             )
 
     # ------------------------------------------- bookkeeping; the lock is held in all of it
 
     def _pack(self) -> None:
-        """Queue the partial chunk."""
-        if not self._partial:
+        """Queue the partial chunk, together with one that still waits if both fit in a request."""
+        parcels, size = self._partial, self._partial_bytes
+        if not parcels:
             return
-        self._newest = next(self._numbers)
-        patience = self._patience
-        if self._circuit.state is CircuitState.HALF_OPEN:
-            # Short, so that a system that only seems to be back delays nobody much; longer from
-            # one time to the next, so that one that has become slow comes back at all.
-            patience = min(patience, _TRIAL * 2 ** min(self._failed_trials, 9))
-        chunk = _Chunk(self._newest, self._partial, self._partial_bytes, patience)
         self._partial, self._partial_bytes = [], 0
+        if self._live:
+            chunk, piece = self._live[-1]
+            if (
+                piece is chunk.parcels
+                and not chunk.attempts
+                and chunk.size + size <= self._max_bytes
+                and len(piece) + len(parcels) <= self._max_records
+            ):
+                piece.extend(parcels)
+                chunk.size += size
+                chunk.left += len(parcels)
+                self._unsettled_bytes += size
+                return
+        self._queue_up(parcels, size, arrears=False)
+
+    def _queue_up(self, parcels: list[Parcel], size: int, arrears: bool) -> None:
+        chunk = _Chunk(next(self._numbers), parcels, size, arrears)
         self._unsettled[chunk] = None
-        self._unsettled_bytes += chunk.size
-        self._queue.append((chunk, chunk.parcels))
+        self._unsettled_bytes += size
+        if self._shut:
+            self._finish(chunk, parcels, Outcome.OWED, self._shut)
+            return
+        self._newest = chunk.number
+        (self._arrears if arrears else self._live).append((chunk, parcels))
         self._call_sender()
 
     def _has_room(self) -> bool:
-        return bool(self._shut) or self._unsettled_bytes <= self._queue_bytes
+        waiting = self._unsettled_bytes - self._pending_bytes
+        most = self._queue_bytes * (_WAITING if self._catching_up else 1)
+        return bool(self._shut or self._behind) or (
+            waiting <= most and self._pending_bytes <= _PENDING_BYTES
+        )
+
+    def _size(self, parcels: Sequence[Parcel]) -> int:
+        return sum(len(parcel.payload) for parcel in parcels) + self._separator * len(parcels)
 
     def _call_sender(self) -> None:
         """Wake the senders that wait, and start one more while there may be."""
@@ -251,23 +401,60 @@ class Engine:
             self._threads.append(thread)
         self._work.notify_all()
 
-    def _wait(self, done: Callable[[], bool], until: float) -> None:
-        """Wait until `done`; what is overdue, or is left at `until`, is given up."""
+    def _wait(self, done: Callable[[], bool], until: float, give_up: bool) -> bool:
+        """Wait until `done`, at most until then; whether it is. What is overdue is given up, and
+        with `give_up` so is what is left."""
+        self._waiting += 1
+        try:
+            return self._waited(done, until, give_up)
+        finally:
+            self._waiting -= 1
+
+    def _waited(self, done: Callable[[], bool], until: float, give_up: bool) -> bool:
         while self._unsettled and not done():
             now = time.monotonic()
             end = min(until, *(chunk.deadline for chunk in self._unsettled))
             if now < end:
                 self._progress.wait(end - now)
+            elif overdue := [c for c in self._unsettled if c.deadline <= now]:
+                self._give_up(overdue)
+            elif not give_up:
+                return False
+            elif self.draining:
+                self._hand_back(_SLOWER, under_way=True)
             else:
-                overdue = [c for c in self._unsettled if min(c.deadline, until) <= now]
-                self._give_up(overdue, f"not through within {self._patience:g} s")
+                self._give_up(list(self._unsettled))
+        return True
 
-    def _give_up(self, chunks: list[_Chunk], reason: str) -> None:
-        """Owe the queue, and these chunks, under way or not: their results come too late."""
+    def _give_up(self, chunks: list[_Chunk], reason: str = "") -> None:
+        """Open the circuit, and owe these chunks, under way or not: their results are too late."""
+        reason = reason or f"not through within {self._patience:g} s"
         self._trip(reason)
         for chunk in chunks:
             left = [parcel for parcel in chunk.parcels if parcel.outcome is None]
             self._finish(chunk, left, Outcome.OWED, reason)
+
+    def _hand_back(self, reason: str, under_way: bool = False) -> None:
+        """Owe what waits, and what is under way, while the circuit stays as it is."""
+        for queue in (self._live, self._arrears):
+            while queue:
+                self._finish(*queue.popleft(), Outcome.OWED, reason)
+        for chunk in list(self._unsettled) if under_way else ():
+            left = [parcel for parcel in chunk.parcels if parcel.outcome is None]
+            self._finish(chunk, left, Outcome.OWED, reason)
+
+    def _fall_behind(self) -> None:
+        if not (self._shut or self._behind):
+            if self._catching_up:  # what waits is younger than the arrears
+                while self._live:
+                    self._finish(*self._live.popleft(), Outcome.OWED, _SLOWER)
+            self._behind, self._catching_up = True, False
+            self._turned = time.monotonic()
+            logger.warning(
+                "sink %s: slower than the stream, at %.0f records/s: it gets what comes now in "
+                "its turn",
+                self.sink.name, self._pace.per_second,
+            )  # fmt: skip
 
     def _trip(self, reason: str, after: float = 0.0) -> None:
         """Open the circuit: everything is owed but what is under way right now."""
@@ -281,8 +468,8 @@ class Engine:
     def _shut_down(self, reason: str) -> None:
         self._pack()
         self._shut = reason
-        while self._queue:
-            self._finish(*self._queue.popleft(), Outcome.OWED, reason)
+        self._behind = self._catching_up = False
+        self._hand_back(reason)
         self._progress.notify_all()
         self._work.notify_all()
 
@@ -293,11 +480,15 @@ class Engine:
             parcel.outcome = outcome
             parcel.reason = reason
         self._outcomes[outcome] += len(parcels)
+        if chunk.arrears and outcome is not Outcome.OWED:
+            self._paid += len(parcels)
         chunk.left -= len(parcels)
         if not chunk.left and chunk in self._unsettled:
             del self._unsettled[chunk]
             self._unsettled_bytes -= chunk.size
             self._progress.notify_all()
+            if self.ended is not None and not self._waiting:
+                self.ended()
 
     def _requeue(self, chunk: _Chunk, *pieces: list[Parcel]) -> None:
         """Put what is still to be sent in front, unless nothing is sent any more."""
@@ -305,63 +496,132 @@ class Engine:
             if self._shut:
                 self._finish(chunk, parcels, Outcome.OWED, self._shut)
             elif parcels:
-                self._queue.appendleft((chunk, parcels))
+                (self._arrears if chunk.arrears else self._live).appendleft((chunk, parcels))
         self._work.notify_all()
+
+    def _fitted(self, parcel: Parcel) -> int:
+        """Say a record shorter that is surely too large; its size, or 0: it is dead."""
+        most = int(self._max_record) - self._separator
+        if not self._say_shorter(parcel, most):
+            parcel.outcome = Outcome.DEAD
+            parcel.reason = f"larger than the {most:,} bytes that the sink takes of a record"
+            self._outcomes[Outcome.DEAD] += 1
+            return 0
+        return len(parcel.payload) + self._separator
+
+    def _say_shorter(self, parcel: Parcel, most: int) -> bool:
+        """Whether the record could be said within `most` bytes, and is now."""
+        if parcel.shortened or parcel.alert is None or parcel.origin is None:
+            return False
+        source, partition = parcel.origin.source, parcel.origin.partition
+        try:
+            said = self.sink.shrink(parcel.alert, source, partition, most)
+        except Exception as error:  # noqa: BLE001 - a sink's bug costs the record, not the rest
+            logger.warning("sink %s: shortening failed: %s", self.sink.name, describe(error))
+            return False
+        if said is None or len(said) > most:
+            return False
+        parcel.payload, parcel.shortened = said, True
+        self._shortened += 1
+        return True
 
     # ---------------------------------------------------------------- the sender threads
 
     def _serve(self) -> None:
         """One sender's life. The connection is its own, and never leaves the thread."""
-        line = _Line(self.sink)
-        idle_after: float | None = None
-        while (task := self._next(idle_after)) != "end":
+        line = Line(self.sink)
+        pending: dict[Hashable, _Piece] = {}
+        idle_at: float | None = None
+        confirm_at: float | None = None
+        while (task := self._next(idle_at, confirm_at)) != "end":
             if task == "idle":
-                idle_after = line.idle()
+                after = line.idle()
+                idle_at = None if after is None else time.monotonic() + after
             elif task == "probe":
                 self._probe()
+            elif task == "confirm":
+                for handle, verdict in line.confirm(self._timeout).items():
+                    if handle in pending and not isinstance(verdict, Pending):
+                        self._confirmed(*pending.pop(handle), verdict)
+                confirm_at = time.monotonic() + _CONFIRM
             else:
                 chunk, parcels, timeout = task
-                verdict = line.send(parcels, timeout)
-                idle_after = 0.0
-                with self._lock:
-                    try:
-                        self._judge(chunk, parcels, verdict)
-                    except Exception as error:  # noqa: BLE001 - a verdict that is malformed
-                        self._give_up([chunk], _describe(error))
+                verdict = line.send([parcel.payload for parcel in parcels], timeout)
+                idle_at = time.monotonic()
+                if isinstance(verdict, Pending) and verdict.handle not in pending:
+                    pending[verdict.handle] = chunk, parcels
+                    confirm_at = confirm_at or time.monotonic() + _CONFIRM
+                    self._taken_for_now(chunk, parcels)
+                else:
+                    self._judge_safely(chunk, parcels, verdict)
+            if not line.open:
+                for chunk, parcels in pending.values():
+                    lost = Retry("the connection ended before this was confirmed")
+                    self._confirmed(chunk, parcels, lost)
+                pending.clear()
+            if not pending:
+                confirm_at = None
         line.close()
 
-    def _next(self, idle_after: float | None) -> _Task:
+    def _next(self, idle_at: float | None, confirm_at: float | None) -> _Task:
         """What to do now; waits for it without spinning."""
         with self._lock:
-            idle_at = None if idle_after is None else time.monotonic() + idle_after
             while True:
                 if self._closed:
                     return "end"
                 now = time.monotonic()
-                wake = idle_at
-                if self._circuit.open and not self._probing:
-                    if now >= self._circuit.probe_at:
-                        self._probing = True
-                        return "probe"
-                    wake = _earliest(wake, self._circuit.probe_at)
-                elif (self._queue or self._partial) and not self._trying:
-                    ready_at = self._pause_until
-                    if not self._queue:
-                        ready_at = max(ready_at, self._partial_due)
-                    if now >= ready_at:
-                        if not self._queue:
-                            self._pack()
+                if confirm_at is not None and now >= confirm_at:
+                    return "confirm"
+                wake = _earliest(idle_at, confirm_at)
+                if self._circuit.open:
+                    if not self._probing:
+                        if now >= self._circuit.probe_at:
+                            self._probing = True
+                            return "probe"
+                        wake = _earliest(wake, self._circuit.probe_at)
+                else:
+                    ready_at = self._ready_at(now)
+                    if ready_at is not None and now >= ready_at:
                         return self._take(now)
                     wake = _earliest(wake, ready_at)
                 if idle_at is not None and now >= idle_at:
                     return "idle"
                 self._work.wait(None if wake is None else wake - now)
 
+    def _ready_at(self, now: float) -> float | None:
+        """When the next request may go; None while there is nothing to send."""
+        if self._trying:
+            return None
+        live = not self._catching_up and (self._live or self._partial)
+        if not (self._arrears or live):
+            self._busy = False
+            return None
+        ready_at = max(self._pause_until, self._bucket.ready_at(now))
+        if not (self._arrears or self._live):
+            ready_at = max(ready_at, self._partial_due)
+        return ready_at
+
     def _take(self, now: float) -> _Task:
-        chunk, parcels = self._queue.popleft()
+        if not self._live and not self._catching_up and now >= self._partial_due:
+            self._pack()
+        first = self._live if self._live and not self._catching_up else self._arrears
+        chunk, parcels = first.popleft()
+        if not self._busy:
+            self._busy = True
+            self._pace.busy(now)
+        if chunk.deadline == math.inf:
+            patience = self._patience
+            if self._circuit.state is CircuitState.HALF_OPEN:
+                # Short, so that a system that only seems to be back delays nobody much; longer
+                # from one time to the next, so that one that has become slow comes back at all.
+                patience = min(patience, _TRIAL * 2 ** min(self._failed_trials, 9))
+                self._progress.notify_all()  # who waits has reckoned with the whole patience
+            chunk.deadline = now + patience
         self._trying = self._circuit.state is CircuitState.HALF_OPEN
+        size = self._size(parcels)
+        self._bucket.take(now, len(parcels), size)
         self._requests += 1
-        self._bytes_sent += sum(len(parcel.payload) for parcel in parcels)
+        self._bytes_sent += size
         return chunk, parcels, min(self._timeout, max(chunk.deadline - now, 0.001))
 
     def _probe(self) -> None:
@@ -369,7 +629,7 @@ class Engine:
         try:
             self.sink.probe(self._timeout)
         except Exception as error:  # noqa: BLE001 - whatever a sink raises, it is not back
-            reason = _describe(error)
+            reason = describe(error)
         with self._lock:
             self._probing = False
             if reason is not None:
@@ -379,31 +639,67 @@ class Engine:
                 self._shut = ""
             self._work.notify_all()
 
+    def _taken_for_now(self, chunk: _Chunk, parcels: list[Parcel]) -> None:
+        """The system has these, and will say whether it keeps them."""
+        with self._lock:
+            chunk.pending += len(parcels)
+            chunk.deadline = math.inf  # the connection knows how long to wait
+            self._pending_bytes += self._size(parcels)
+            self._pace.note(len(parcels), time.monotonic())
+            self._answered(chunk)
+            self._progress.notify_all()
+
+    def _confirmed(self, chunk: _Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
+        with self._lock:
+            chunk.pending -= len(parcels)
+            self._pending_bytes -= self._size(parcels)
+        self._judge_safely(chunk, parcels, verdict)
+
+    def _judge_safely(self, chunk: _Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
+        with self._lock:
+            try:
+                self._judge(chunk, parcels, verdict)
+            except Exception as error:  # noqa: BLE001 - a verdict that is malformed
+                self._give_up([chunk], describe(error))
+
     def _judge(self, chunk: _Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
         """Act on what the system said of these parcels; the lock is held."""
         if not chunk.left:
             self._late += 1
             return
-        if isinstance(verdict, Stop):
-            self._trip(printable(verdict.reason))
+        if isinstance(verdict, Refresh) and not chunk.refreshed:
+            chunk.refreshed = True
+            self._trying = False
+            self._requeue(chunk, parcels)
+        elif isinstance(verdict, Stop | Refresh | Pending):
+            reason = verdict.handle if isinstance(verdict, Pending) else verdict.reason
+            self._trip(printable(str(reason)))
             self._finish(chunk, parcels, Outcome.OWED, self._circuit.reason)
         elif isinstance(verdict, Retry):
             self._retry(chunk, parcels, printable(verdict.reason), verdict.after)
         else:
-            # The system answered, and spoke about the records: it is up.
-            chunk.attempts = 0
-            self._trying = False
-            if self._circuit.state is CircuitState.HALF_OPEN:
-                self._resume()
+            attempts = chunk.attempts
+            self._answered(chunk)
             if isinstance(verdict, Accepted):
-                self._finish(chunk, parcels, Outcome.DELIVERED)
+                self._deliver(chunk, parcels)
                 if verdict.warning:
                     self._warn(printable(verdict.warning))
             elif isinstance(verdict, RejectItems):
-                self._reject(chunk, parcels, verdict)
+                self._reject(chunk, parcels, verdict, attempts)
             else:
-                self._split(chunk, parcels, printable(verdict.reason))
+                self._split(chunk, parcels, verdict)
             self._work.notify_all()
+
+    def _answered(self, chunk: _Chunk) -> None:
+        """The system spoke about the records: it is up."""
+        chunk.attempts = 0
+        self._trying = False
+        if self._circuit.state is CircuitState.HALF_OPEN:
+            self._resume()
+
+    def _deliver(self, chunk: _Chunk, parcels: list[Parcel]) -> None:
+        self._pace.note(len(parcels), time.monotonic())
+        self._finish(chunk, parcels, Outcome.DELIVERED)
 
     def _retry(
         self, chunk: _Chunk, parcels: list[Parcel], reason: str, after: float | None
@@ -422,31 +718,49 @@ class Engine:
     def _resume(self) -> None:
         """The half-open circuit's request succeeded: everything has its full patience again."""
         for chunk in self._unsettled:
-            chunk.deadline = max(chunk.deadline, time.monotonic() + self._patience)
+            if chunk.deadline != math.inf:
+                chunk.deadline = max(chunk.deadline, time.monotonic() + self._patience)
         self._failed_trials = 0
         self._circuit.close()
         logger.warning("sink %s: circuit closed", self.sink.name)
 
-    def _reject(self, chunk: _Chunk, parcels: list[Parcel], verdict: RejectItems) -> None:
-        refused = {at: why for at, why in verdict.reasons.items() if 0 <= at < len(parcels)}
-        if not refused and not verdict.taken:
+    def _reject(
+        self, chunk: _Chunk, parcels: list[Parcel], verdict: RejectItems, attempts: int
+    ) -> None:
+        sent = range(len(parcels))
+        refused = {at: why for at, why in verdict.reasons.items() if at in sent}
+        again = {at for at in verdict.again if at in sent and at not in refused}
+        if not (refused or again or verdict.taken):
             # Records were refused, but none that were sent: look for them.
-            self._split(chunk, parcels, "records were refused without saying which")
+            self._split(chunk, parcels, Split("records were refused without saying which"))
             return
         for at, why in refused.items():
             self._finish(chunk, [parcels[at]], Outcome.DEAD, printable(why))
-        rest = [parcel for at, parcel in enumerate(parcels) if at not in refused]
-        if verdict.taken:
-            self._finish(chunk, rest, Outcome.DELIVERED)
-        else:
+        rest = [parcels[at] for at in sent if at not in refused and at not in again]
+        later = [parcels[at] for at in sorted(again)]
+        if not verdict.taken and not later:
             self._requeue(chunk, rest)
-
-    def _split(self, chunk: _Chunk, parcels: list[Parcel], reason: str) -> None:
-        if len(parcels) == 1:
-            self._finish(chunk, parcels, Outcome.DEAD, reason)
+            return
+        if not verdict.taken:
+            later = [parcels[at] for at in sent if at not in refused]
+        elif rest:
+            self._deliver(chunk, rest)
+            chunk.deadline = time.monotonic() + self._patience  # it gets on
         else:
+            chunk.attempts = attempts
+        if later:
+            self._retry(chunk, later, "the system took only a part for now", None)
+
+    def _split(self, chunk: _Chunk, parcels: list[Parcel], verdict: Split | Shrink) -> None:
+        if len(parcels) > 1:
             middle = len(parcels) // 2
             self._requeue(chunk, parcels[:middle], parcels[middle:])
+            return
+        most = min(len(parcels[0].payload) - 1, _SHORT)
+        if isinstance(verdict, Shrink) and self._say_shorter(parcels[0], most):
+            self._requeue(chunk, parcels)
+        else:
+            self._finish(chunk, parcels, Outcome.DEAD, printable(verdict.reason))
 
     def _warn(self, warning: str) -> None:
         self._warnings += 1
@@ -455,70 +769,8 @@ class Engine:
             logger.warning("sink %s: accepted, with a warning: %s", self.sink.name, warning)
 
 
-class _Line:
-    """A sender's connection: opened when needed, let go of when it fails; nothing escapes it."""
-
-    def __init__(self, sink: Sink[Any]) -> None:
-        self._sink = sink
-        self._connection: Connection | None = None
-
-    def send(self, parcels: Sequence[Parcel], timeout: float) -> Verdict:
-        try:
-            if self._connection is None:
-                self._connection = self._sink.connect()
-            verdict = self._connection.send([parcel.payload for parcel in parcels], timeout)
-            if not isinstance(verdict, Verdict):
-                raise TypeError(verdict)
-        except ssl.SSLCertVerificationError as error:
-            verdict = Stop(_describe(error))  # no retry makes a certificate good
-        except OSError as error:
-            self.close()
-            return Retry(_describe(error))
-        except Exception as error:  # noqa: BLE001 - a sink's bug must cost nobody a record
-            verdict = Stop(_describe(error))
-        if isinstance(verdict, Stop):
-            self.close()  # secrets and settings are read anew with the next connection
-        return verdict
-
-    def idle(self) -> float | None:
-        """Let the connection tidy up; seconds until it wants to again, if it does."""
-        try:
-            after = None if self._connection is None else self._connection.idle()
-            return None if after is None else max(after, 0.1)
-        except Exception:  # noqa: BLE001 - as in send
-            self.close()
-            return None
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        try:
-            if connection is not None:
-                connection.close()
-        except Exception as error:  # noqa: BLE001 - as in send
-            logger.warning("sink %s: closing failed: %s", self._sink.name, _describe(error))
-
-
-def printable(text: str, most: int = _REASON) -> str:
-    """One line that is safe to log, whoever wrote it: no control characters, no end of it."""
-    cut = text[:most] + ("…" if len(text) > most else "")
-    return "".join(c if c.isprintable() else " " for c in cut)
-
-
-def _describe(error: Exception) -> str:
-    """An error in one line. Only those whose text is known to hold no payload are quoted."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate was refused: {error.verify_message}"
-    if isinstance(error, OSError | SecretError):
-        return printable(str(error) or type(error).__name__)
-    at = error.__traceback__
-    while at and at.tb_next:
-        at = at.tb_next
-    where = f" at {Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else ""
-    return f"{type(error).__name__}{where}"
-
-
-def _earliest(one: float | None, other: float) -> float:
-    return other if one is None else min(one, other)
+def _earliest(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 _engines: dict[tuple[str, str], Engine] = {}
