@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Deadline", "Tls", "dial", "gone", "is_loopback", "send_all"]
+__all__ = ["Deadline", "Tls", "dial", "gone", "is_loopback", "secure", "send_all"]
 
 
 def _path(text: str) -> str:
@@ -85,28 +85,43 @@ def dial(
 ) -> socket.socket:
     """A connected stream socket, with TLS if a context is given. Raises OSError.
 
+    The name is resolved anew, and its addresses are tried one after another: each has its share
+    of the time that is left, so that one which hangs leaves some to the others.
     name: what the certificate must be for, and the server is told; default: the host.
     """
     failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind, protocol)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for tried, (family, kind, protocol, _, address) in enumerate(found):
+        share = Deadline(deadline.left() / (len(found) - tried))
         try:
-            sock.settimeout(deadline.left())
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a family that this machine does not speak
+            failure = error
+            continue
+        try:
+            sock.settimeout(share.left())
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if tls is not None:
-                sock = tls.wrap_socket(
-                    sock, server_hostname=name or host, do_handshake_on_connect=False
-                )
-                sock.settimeout(deadline.left())
-                sock.do_handshake()
-            return sock
+            return sock if tls is None else secure(sock, tls, name or host, share)
         except OSError as error:
             sock.close()
-            failure = error
+            if not isinstance(failure, ssl.SSLCertVerificationError):  # that says the most
+                failure = error
     raise failure
+
+
+def secure(
+    sock: socket.socket, tls: ssl.SSLContext, name: str, deadline: Deadline
+) -> ssl.SSLSocket:
+    """TLS over a connected socket, which is its own from now on. Raises OSError."""
+    secured = tls.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+    try:
+        secured.settimeout(deadline.left())
+        secured.do_handshake()
+    except BaseException:
+        secured.close()
+        raise
+    return secured
 
 
 def send_all(sock: socket.socket, data: bytes, deadline: Deadline) -> None:

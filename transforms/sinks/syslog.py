@@ -45,6 +45,7 @@ __all__ = ["Syslog", "SyslogSettings"]
 
 _TAIL_SECONDS = 10.0  # what a living server has surely read by now
 _TAIL_BYTES = 4 * 1024 * 1024
+_REFUSAL = 0.3  # seconds; in TLS 1.3 a server refuses a client's certificate after the handshake
 _HOSTNAME = socket.gethostname()
 _LINES = {"cef": cef, "cef_iot": cef_iot, "leef": leef}
 _LEEF_BYTES = 4096  # what QRadar takes of a TCP payload unless told otherwise
@@ -153,6 +154,36 @@ class Syslog(Sink[SyslogSettings]):
             _datagrams(self.settings).close()
         else:
             _part(_dial(self.settings, Deadline(timeout)))
+
+    def check(self, timeout: float) -> str:
+        if self.settings.protocol == "udp":
+            self.probe(timeout)
+            return "the address is good; more cannot be known, since syslog over UDP never answers"
+        deadline = Deadline(timeout)
+        sock = _dial(self.settings, deadline)
+        try:
+            sock.settimeout(min(_REFUSAL, deadline.left()))
+            with contextlib.suppress(TimeoutError):  # silence: it waits for messages
+                if not sock.recv(1):
+                    raise ConnectionError("it closes the connection at once")
+            if not isinstance(sock, ssl.SSLSocket):
+                found = "it takes connections, unencrypted"
+            elif sock.context.verify_mode is ssl.CERT_NONE:
+                found = f"{sock.version()}, but its certificate is not verified (`verify: false`)"
+            else:
+                found = f"{sock.version()}, its certificate is verified"
+            return f"{found}; more cannot be known, since syslog never answers"
+        finally:
+            _part(sock)
+
+    def find(self, event_id: str) -> str:
+        if self.settings.format == "rfc5424":
+            return f'search for event_id="{event_id}"'
+        if self.settings.format == "cef_iot":
+            return (
+                f"search for externalId={event_id}, or for the UUID of an alert of Defender for IoT"
+            )
+        return f"search for externalId={event_id}"
 
 
 class _Stream(Connection):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import email.utils
 import json
 import logging
+import math
 import pickle
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,12 +28,24 @@ from pipelines.local.receivers import (
     Slow,
     certificate,
 )
+from schemas.batch import Origin
 from schemas.receipt import Outcome
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity, parcels
 from transforms.delivery.engine import Engine
-from transforms.delivery.http import retry_after
 from transforms.secrets import SecretError
-from transforms.sinks.base import Accepted, RejectItems, Retry, Split, Stop, Verdict
+from transforms.sinks import splunk_hec as module
+from transforms.sinks.base import (
+    Accepted,
+    Connection,
+    Pending,
+    Refresh,
+    RejectItems,
+    Retry,
+    Shrink,
+    Split,
+    Stop,
+    Verdict,
+)
 from transforms.sinks.splunk_hec import SplunkHec, SplunkHecSettings
 
 TOKEN = "c0ffee-token-that-nobody-may-see"
@@ -59,6 +75,8 @@ def deliver() -> Iterator[Callable[..., list[Outcome | None]]]:
     def run(hec: SplunkHec, count: int = 3, **options: Any) -> list[Outcome | None]:
         engines.append(Engine(hec, cool_down=(0.03, 0.1)))
         sent = parcels(hec, range(count), **options)
+        for parcel in sent:
+            parcel.origin = Origin(SOURCE, PARTITION)
         engines[-1].submit(sent)
         engines[-1].settle()
         run.engine, run.sent = engines[-1], sent  # type: ignore[attr-defined]
@@ -177,11 +195,11 @@ class TestDelivery:
         hec = sink(splunk.url)
         connection = hec.connect()
         payloads = [p.payload for p in parcels(hec, range(1))]
-        assert connection.send(payloads, 1) == Accepted()
+        assert isinstance(connection.send(payloads, 1), Accepted)
         splunk.refuse()
         splunk.accept()
         time.sleep(0.02)
-        assert connection.send(payloads, 1) == Accepted()
+        assert isinstance(connection.send(payloads, 1), Accepted)
         connection.close()
 
     def test_over_tls_with_its_own_authority(self, tmp_path, deliver):
@@ -211,20 +229,220 @@ class TestDelivery:
 ANSWERS = [
     # status, code → verdict; the table of the contract
     *[(200, code, Accepted) for code in (0, 24, 25)],
-    *[(403, code, Stop) for code in (1, 4)],
-    *[(401, code, Stop) for code in (2, 3)],
+    (403, 1, Stop),
+    (403, 4, Refresh),
+    *[(401, code, Refresh) for code in (2, 3, 4)],
     *[(400, code, Stop) for code in (7, 10, 11, 14, 16, 21, 22)],
     *[(400, code, Split) for code in (5, 6, 12, 13, 15)],
     *[(503, code, Retry) for code in (9, 18, 19, 20, 23)],
     (500, 8, Retry),
     *[(429, code, Retry) for code in (26, 27)],
     *[(status, None, Retry) for status in (408, 425, 429, 500, 502, 503, 504)],
-    *[(status, None, Stop) for status in (401, 403, 404, 405, 407, 301, 302, 307, 308)],
+    (401, None, Refresh),
+    *[(status, None, Stop) for status in (403, 404, 405, 407, 301, 302, 307, 308)],
     *[(status, None, Stop) for status in (200, 201, 204)],
-    (413, None, Split),
+    *[(413, code, Shrink) for code in (None, 6)],
     (400, None, Split),
     (422, None, Split),
 ]
+
+
+class TestShrinking:
+    @pytest.mark.parametrize("shape", ["body_wrapped", "raw", "cim"])
+    @pytest.mark.parametrize("most", [700, 1000, 5000])
+    def test_it_is_a_valid_event_within_the_room(self, shape, most):
+        hec = sink("https://x", event_shape=shape, index="security")
+        made = alert(1, text='"\\🚨' * 5000, link="https://portal/", resource="vm-1")
+        said = hec.shrink(made, SOURCE, PARTITION, most)
+        assert most - 200 < len(said) <= most
+        event = json.loads(said)
+        assert (event["index"], event["fields"]["event_id"]) == ("security", identity(1))
+        assert event["time"] == made.event_ms / 1000
+
+    def test_without_room_for_an_id_there_is_none(self):
+        assert sink("https://x").shrink(alert(1), SOURCE, PARTITION, 300) is None
+
+
+class TestChecking:
+    def test_a_good_token_is_told_without_sending_anything(self, splunk):
+        assert sink(splunk.url).check(1) == "HEC is healthy; the token is accepted"
+        assert splunk.received == 0
+
+    def test_a_bad_token_is_told_with_what_to_do(self, splunk, monkeypatch):
+        monkeypatch.setenv("HEC_TOKEN", "wrong")
+        with pytest.raises(ConnectionError, match=r"Invalid token \(code 4\).*no such `token`"):
+            sink(splunk.url).check(1)
+        monkeypatch.delenv("HEC_TOKEN")
+        with pytest.raises(SecretError, match="HEC_TOKEN is not set"):
+            sink(splunk.url).check(1)
+
+    def test_an_unhealthy_collector_is_told(self, splunk):
+        splunk.healthy = False
+        with pytest.raises(ConnectionError, match="HEC is unhealthy"):
+            sink(splunk.url).check(1)
+
+    def test_what_is_no_collector_is_told(self, splunk):
+        splunk.fail(Answer(200, None, "welcome"))
+        with pytest.raises(ConnectionError, match="no answer of an event collector"):
+            sink(splunk.url).check(1)
+
+    def test_a_certificate_that_is_not_trusted_is_told(self, tmp_path):
+        with (
+            HecReceiver(token=TOKEN, tls=certificate(tmp_path)) as splunk,
+            pytest.raises(ssl.SSLCertVerificationError),
+        ):
+            sink(splunk.url).check(1)
+
+    def test_acknowledgement_is_tried_too(self, splunk):
+        hec = sink(splunk.url, acknowledge=True)
+        with pytest.raises(ConnectionError, match=r"ACK is disabled \(code 14\): .* enabled"):
+            hec.check(1)
+        splunk.acknowledge = True
+        splunk.fail(Answer(400, 12, "No event"), times=1, on="/services/collector/ack")
+        with pytest.raises(ConnectionError, match=r"\(code 12\): indexer acknowledgement"):
+            hec.check(1)
+        assert hec.check(1).endswith("; it acknowledges what is indexed")
+        with pytest.raises(ConnectionError, match=r"\(code 10\): .*`acknowledge: true`"):
+            sink(splunk.url).check(1)
+
+    def test_a_record_is_found_by_its_indexed_field(self):
+        assert sink("https://x").find("ab12") == "search index=* event_id::ab12"
+        assert sink("https://x", index="security").find("ab12") == (
+            "search index=security event_id::ab12"
+        )
+
+
+class TestAcknowledgement:
+    @pytest.fixture
+    def splunk(self) -> Iterator[HecReceiver]:
+        with HecReceiver(token=TOKEN, strict=True, acknowledge=True) as receiver:
+            receiver.ack_after = math.inf
+            yield receiver
+
+    @pytest.fixture
+    def connection(self, splunk) -> Iterator[Connection]:
+        made = sink(splunk.url, acknowledge=True, acknowledge_timeout=60).connect()
+        yield made
+        made.close()
+
+    @staticmethod
+    def send(connection: Connection, number: int) -> Verdict:
+        payloads = [p.payload for p in parcels(sink("https://x"), range(number, number + 1))]
+        return connection.send(payloads, 1)
+
+    def test_what_is_taken_is_pending_until_it_is_indexed(self, splunk, connection):
+        sent = [self.send(connection, number) for number in range(3)]
+        assert {type(verdict) for verdict in sent} == {Pending}
+        assert connection.confirm(1) == {}
+        splunk.ack_after = 0
+        assert connection.confirm(1) == {one.handle: Accepted(said="indexed") for one in sent}
+        assert connection.confirm(1) == {}, "each is told once"
+
+    def test_every_connection_has_a_channel_of_its_own(self, splunk, connection):
+        other = sink(splunk.url, acknowledge=True).connect()
+        first, second = self.send(connection, 0), self.send(other, 1)
+        assert first.handle != second.handle
+        splunk.ack_after = 0
+        assert list(connection.confirm(1)) == [first.handle]
+        assert list(other.confirm(1)) == [second.handle]
+        other.close()
+
+    def test_what_is_never_acknowledged_is_sent_again(self, splunk, connection, monkeypatch):
+        splunk.lose_next(1)
+        lost, kept = self.send(connection, 0), self.send(connection, 1)
+        splunk.ack_after = 0
+        now = time.monotonic()
+        assert list(connection.confirm(1)) == [kept.handle]
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 61))
+        told = Retry("not acknowledged within 60 s")
+        assert connection.confirm(1) == {lost.handle: told}
+        assert connection.confirm(1) == {}
+
+    def test_a_connection_that_is_lost_loses_what_it_awaits(self, splunk, connection):
+        self.send(connection, 0)
+        splunk.restart()
+        time.sleep(0.01)
+        with pytest.raises(ConnectionError, match="with it its acknowledgements"):
+            connection.confirm(1)
+
+    def test_a_connection_that_is_given_up_for_its_age_loses_nothing(self, splunk, connection):
+        """And takes a new channel: who answers there may count from 0 again."""
+        first = self.send(connection, 0)
+        connection._http._until = 0
+        second = self.send(connection, 1)
+        assert splunk.connections == 2
+        assert {number for _, number in (first.handle, second.handle)} == {0}
+        assert first.handle != second.handle
+        splunk.ack_after = 0
+        assert set(connection.confirm(1)) == {first.handle, second.handle}
+
+    def test_a_busy_collector_is_asked_again(self, splunk, connection):
+        sent = self.send(connection, 0)
+        splunk.ack_after = 0
+        splunk.fail(Answer(503, 9, "busy"), times=1, on="/services/collector/ack")
+        assert connection.confirm(1) == {}
+        assert list(connection.confirm(1)) == [sent.handle]
+
+    def test_a_collector_that_forgot_the_channel_is_sent_everything_again(self, splunk, connection):
+        sent = self.send(connection, 0)
+        splunk.fail(Answer(400, 11, "Invalid channel"), on="/services/collector/ack")
+        assert connection.confirm(1) == {sent.handle: Retry("HTTP 400: Invalid channel (code 11)")}
+
+    @pytest.mark.parametrize(("status", "code"), [(404, None), (400, 14), (200, None), (403, 1)])
+    def test_a_collector_that_cannot_be_asked_stops_it(self, splunk, connection, status, code):
+        sent = self.send(connection, 0)
+        splunk.fail(Answer(status, code, "no"), on="/services/collector/ack")
+        assert isinstance(connection.confirm(1)[sent.handle], Stop)
+
+    def test_a_token_that_was_replaced_meanwhile_ends_the_connection(self, splunk, connection):
+        self.send(connection, 0)
+        splunk.token = "another"
+        with pytest.raises(ConnectionError, match="Invalid token"):
+            connection.confirm(1)
+
+    def test_a_token_without_acknowledgement_stops_it_and_says_so(self, splunk, connection):
+        splunk.acknowledge = False
+        verdict = self.send(connection, 0)
+        assert isinstance(verdict, Stop)
+        assert "no `ackId`: indexer acknowledgement is to be enabled" in verdict.reason
+
+    def test_two_collectors_behind_one_channel_are_found_out(self, splunk, connection):
+        self.send(connection, 0)
+        splunk._channels.clear()  # what a load balancer without sticky sessions comes to
+        with pytest.raises(ConnectionError, match="sticky sessions"):
+            self.send(connection, 1)
+
+    def test_a_load_balancers_cookies_are_shown_again(self, splunk, connection, monkeypatch):
+        asked: list[str] = []
+        well = splunk.respond
+
+        def respond(request: Any) -> Any:
+            asked.append(request.headers.get("Cookie", ""))
+            reply = well(request)
+            cookie = "AWSALB=a/b+c==; Path=/; Secure"
+            return dataclasses.replace(reply, headers={"Set-Cookie": cookie})
+
+        monkeypatch.setattr(splunk, "respond", respond)
+        self.send(connection, 0)
+        connection.confirm(1)
+        assert asked == ["", "AWSALB=a/b+c=="]
+
+    def test_what_an_indexer_lost_arrives_in_the_end(self, splunk, deliver):
+        splunk.ack_after = 0
+        splunk.lose_next(1)
+        hec = sink(
+            splunk.url, acknowledge=True, acknowledge_timeout=0.3, patience=5, max_bytes=1000
+        )
+        assert deliver(hec, 10) == [D] * 10
+        assert set(splunk.ids()) == {identity(n) for n in range(10)}
+
+    def test_a_restart_loses_nothing(self, splunk, deliver):
+        hec = sink(splunk.url, acknowledge=True, patience=5, max_bytes=1000)
+        timer = threading.Timer(0.1, lambda: (splunk.restart(), setattr(splunk, "ack_after", 0)))
+        timer.start()
+        assert deliver(hec, 10) == [D] * 10
+        timer.join()
+        assert set(splunk.ids()) == {identity(n) for n in range(10)}
 
 
 class TestAnswers:
@@ -239,7 +457,29 @@ class TestAnswers:
 
     def test_a_warning_is_passed_on(self, splunk):
         splunk.fail(Answer(200, 24, "Queue nearly full"))
-        assert send(sink(splunk.url)) == Accepted("HTTP 200: Queue nearly full (code 24)")
+        said = "HTTP 200: Queue nearly full (code 24)"
+        assert send(sink(splunk.url)) == Accepted(said, said)
+
+    def test_the_collectors_own_words_are_passed_on(self, splunk):
+        assert send(sink(splunk.url)) == Accepted(said="HTTP 200: Success (code 0)")
+
+    @pytest.mark.parametrize("code", [[], {}, "4", None, 1.5])
+    def test_a_code_that_is_no_number_is_none(self, splunk, code):
+        splunk.fail(Answer(403, code, "no"))
+        assert isinstance(send(sink(splunk.url)), Stop)
+
+    @pytest.mark.parametrize(
+        ("code", "advice"),
+        [(4, "knows no such `token`"), (7, "write to `index`"), (10, "`acknowledge: true`")],
+    )
+    def test_what_a_user_can_do_is_said(self, splunk, code, advice):
+        splunk.fail(Answer(400, code, "no"))
+        assert advice in send(sink(splunk.url)).reason
+
+    @pytest.mark.parametrize("status", [200, 302])
+    def test_a_portal_is_no_collector(self, splunk, status):
+        splunk.fail(Answer(status, None, "log in"))
+        assert "no answer of an event collector" in send(sink(splunk.url)).reason
 
     def test_an_invalid_event_is_named_and_the_others_are_not_taken_for_granted(self, splunk):
         splunk.fail(InvalidEvent(1))
@@ -253,12 +493,6 @@ class TestAnswers:
         date = email.utils.formatdate(time.time() + 60, usegmt=True)
         splunk.fail(Answer(429, 26, "busy", (("Retry-After", date),)))
         assert 55 < send(sink(splunk.url)).after < 61
-
-    @pytest.mark.parametrize("value", ["soon", "-1", "", "1e9", "Mon, 99 Foo 2026 00:00:00"])
-    def test_a_retry_after_that_is_neither_is_none(self, value):
-        message = email.message.Message()
-        message["Retry-After"] = value
-        assert retry_after(message) is None
 
     def test_a_server_that_repeats_the_token_does_not_get_it_into_the_reason(self, splunk):
         splunk.fail(Answer(403, 4, f"Invalid token {TOKEN}"))
@@ -290,8 +524,19 @@ class TestFailures:
             assert deliver(sink(splunk.url, patience=5), 60) == [D] * 60
             assert splunk.ids() == [identity(n) for n in range(60)]
 
-    def test_a_single_event_that_is_too_large_is_dead(self, deliver):
-        with HecReceiver(token=TOKEN, max_bytes=3000) as splunk:
+    @pytest.mark.parametrize("shape", ["body_wrapped", "raw", "cim"])
+    def test_a_single_event_that_is_too_large_is_said_shorter(self, deliver, shape):
+        with HecReceiver(token=TOKEN, max_bytes=20_000, strict=True) as splunk:
+            hec = sink(splunk.url, event_shape=shape, gzip=False)
+            assert deliver(hec, 1, text="ü" * 20_000) == [D]
+            (event,) = splunk.events()
+            assert splunk.ids() == [identity(0)]
+        record = event["event"] if shape == "raw" else event["event"]["body"]
+        assert (record["shortened"], record["id"]) == (True, identity(0))
+        assert record["description"] == "ü" * len(record["description"])
+
+    def test_an_event_that_cannot_be_said_so_short_is_dead(self, deliver):
+        with HecReceiver(token=TOKEN, max_bytes=300) as splunk:
             assert deliver(sink(splunk.url), 1, text="x" * 5000) == [DEAD]
             assert "HTTP 413" in deliver.sent[0].reason
 
@@ -304,13 +549,30 @@ class TestFailures:
     def test_a_wrong_token_owes_everything_and_drops_nothing(self, splunk, deliver, monkeypatch):
         monkeypatch.setenv("HEC_TOKEN", "wrong")
         assert deliver(sink(splunk.url, patience=5)) == [OWED] * 3
-        assert deliver.engine.status().reason == "HTTP 403: Invalid token (code 4)"
+        assert deliver.engine.status().reason == (
+            "HTTP 403: Invalid token (code 4): the collector knows no such `token`"
+        )
         monkeypatch.setenv("HEC_TOKEN", TOKEN)  # somebody mends it; nobody restarts
         wait_for(lambda: deliver.engine.status().circuit == "half_open")
         sent = parcels(sink(splunk.url), range(3))
         deliver.engine.submit(sent)
         deliver.engine.settle()
         assert [p.outcome for p in sent] == [D] * 3
+
+    def test_a_token_that_was_replaced_is_read_anew(self, splunk, deliver, tmp_path):
+        file = tmp_path / "token"
+        file.write_text(TOKEN)
+        hec = sink(splunk.url, token=f"file:{file}", patience=5)
+        engine = Engine(hec)
+        for now in (TOKEN, "another-token"):
+            splunk.token = now
+            file.write_text(now)
+            sent = parcels(hec, range(3))
+            engine.submit(sent)
+            engine.settle()
+            assert [p.outcome for p in sent] == [D] * 3
+        assert engine.status().openings == 0
+        engine.close()
 
     def test_a_missing_token_owes_everything(self, splunk, deliver, monkeypatch):
         monkeypatch.delenv("HEC_TOKEN")
@@ -371,7 +633,7 @@ class TestFailures:
         hec = sink(f"http://127.0.0.1:{listener.getsockname()[1]}", gzip=False)
         connection = hec.connect()
         try:
-            assert isinstance(connection.send([b"x" * 100] * 100_000, 2), Split)
+            assert isinstance(connection.send([b"x" * 100] * 100_000, 2), Shrink)
         finally:
             connection.close()
             listener.close()

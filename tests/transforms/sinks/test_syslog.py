@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,6 +163,56 @@ class TestEncoding:
         assert not [c for c in said if c < " " or "\x7f" <= c < "\xa0" or c in "\u2028\u2029"]
 
 
+class TestChecking:
+    def test_a_plain_server_is_told_as_unencrypted(self, server):
+        said = sink(server.address).check(1)
+        assert said.startswith("it takes connections, unencrypted; more cannot be known")
+        assert server.received == 0
+
+    def test_whether_the_certificate_is_verified_is_told(self, tmp_path):
+        cert, key = certificate(tmp_path)
+        with SyslogReceiver(tls=(cert, key)) as server:
+            verified = sink(server.address, tls={"ca": str(cert)}).check(1)
+            assert verified.startswith("TLSv1.3, its certificate is verified; more cannot")
+            anything = sink(server.address, tls={"verify": False}).check(1)
+            assert "is not verified (`verify: false`)" in anything
+            with pytest.raises(ssl.SSLCertVerificationError):
+                sink(server.address, tls={}).check(1)
+
+    def test_a_server_that_wants_a_client_certificate_is_told(self, tmp_path):
+        """In TLS 1.3 it refuses after the handshake."""
+        cert, key = certificate(tmp_path)
+        client, client_key = certificate(tmp_path, "client")
+        with SyslogReceiver(tls=(cert, key), client_ca=client) as server:
+            with pytest.raises(OSError, match="certificate required"):
+                sink(server.address, tls={"ca": str(cert)}).check(1)
+            shown = {"ca": str(cert), "cert": str(client), "key": str(client_key)}
+            assert "is verified" in sink(server.address, tls=shown).check(1)
+
+    def test_a_server_that_hangs_up_at_once_is_told(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+            with pytest.raises(ConnectionError, match="closes the connection at once"):
+                sink(f"127.0.0.1:{listener.getsockname()[1]}").check(1)
+
+    def test_a_server_that_is_not_there_is_told(self, server):
+        server.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            sink(server.address).check(1)
+
+    def test_udp_tells_that_it_cannot_be_known(self):
+        assert "UDP never answers" in sink("127.0.0.1:9", protocol="udp").check(1)
+
+    @pytest.mark.parametrize("form", ["rfc5424", "cef", "leef"])
+    def test_a_record_is_found_by_what_is_in_it(self, form):
+        to = sink(format=form)
+        found = to.find(identity(1))
+        assert found.removeprefix("search for ") in to.encode(alert(1), SOURCE, PARTITION).decode()
+
+    def test_an_alert_of_defender_for_iot_is_found_by_its_own_id(self):
+        assert "or for the UUID of an alert of Defender" in sink(format="cef_iot").find("ab12")
+
+
 STREAMS = [("octet", False), ("lf", False), ("octet", True), ("lf", True)]
 
 
@@ -179,6 +230,26 @@ class TestDelivery:
             eventually(lambda: server.received >= 300)
             assert server.ids() == [identity(n) for n in range(300)]
             to.probe(1)
+
+    @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine speaks no IPv6")
+    @pytest.mark.parametrize("protocol", ["tcp", "udp"])
+    def test_an_ipv6_address(self, protocol):
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        with socket.socket(socket.AF_INET6, kind) as server:
+            server.settimeout(2)
+            server.bind(("::1", 0))
+            if protocol == "tcp":
+                server.listen()
+            address = f"[::1]:{server.getsockname()[1]}"
+            connection = sink(address, protocol=protocol).connect()
+            assert connection.send([b"<13>hello"], 1) == Accepted()
+            if protocol == "tcp":
+                peer, _ = server.accept()
+                with peer:
+                    assert peer.recv(100) == b"9 <13>hello"
+            else:
+                assert server.recv(100) == b"<13>hello"
+            connection.close()
 
     def test_udp(self, deliver):
         with SyslogReceiver(protocol="udp") as server:
