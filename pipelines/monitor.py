@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 
 import msgspec
 from rich.console import Console, Group
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipelines.forward import accounts
-from pipelines.report import accounts_of, sinks_table
+from pipelines.report import OWED, accounts_of, owed_table, sinks_table
 from pipelines.run import Run
 from transforms.delivery.engine import printable
 
@@ -25,6 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 _STATUS_SECONDS = 1.0
 _SHOW_SECONDS = 0.5
 _LINE_SECONDS = 5.0
+_RATE_SECONDS = 10.0  # that a rate of payments is of
 
 
 class Monitor:
@@ -41,6 +43,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._began = time.monotonic()
         self._before = (self._began, 0)
+        self._paid: dict[str, deque[tuple[float, int]]] = {}  # by sink: when, records by then
 
     def __enter__(self) -> Monitor:
         self._thread.start()
@@ -67,8 +70,12 @@ class Monitor:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while not self._ended.wait(_SHOW_SECONDS):
                 self._write()
-                found = accounts_of(self._run.store, accounts(self._run.settings), paid=False)
-                live.update(Group(self._line(), sinks_table(found, circuits=True)), refresh=True)
+                found = accounts_of(self._run.store, accounts(self._run.settings))
+                seen = Group(self._line(), sinks_table(found, circuits=True))
+                owed = owed_table(found, running=True)
+                if owed.row_count:
+                    seen.renderables.extend((owed, Text(OWED, "dim")))
+                live.update(seen, refresh=True)
 
     def _write(self, running: bool = True) -> None:
         """`status.json`: small, replaced whole, so that another process can look at any time."""
@@ -81,15 +88,29 @@ class Monitor:
             "at_ms": int(time.time() * 1000),
             "runner": self._run.runner.says.partition(":")[0],
             "partitions": partitions,
-            "sinks": {name: dataclasses.asdict(sink) for name, sink in sinks.items()},
+            "sinks": {
+                name: dataclasses.asdict(sink)
+                | {"paying_per_second": round(self._paying(name, sink.paid), 1)}
+                for name, sink in sinks.items()
+            },
         }
         try:
             self._run.store.put("status.json", msgspec.json.encode(status), sync=False)
         except OSError as error:
             _LOGGER.warning("the status could not be written: %s", error)
 
+    def _paying(self, sink: str, paid: int) -> float:
+        """Records a second that were owed and are taken now."""
+        now = time.monotonic()
+        seen = self._paid.setdefault(sink, deque([(now, paid)]))
+        seen.append((now, paid))
+        while now - seen[0][0] > _RATE_SECONDS and len(seen) > 2:
+            seen.popleft()
+        then, before = seen[0]
+        return (paid - before) / max(now - then, 0.001)
+
     def _line(self) -> Text:
-        """Events read, their rate, and how far behind the hubs reading is."""
+        """Events read, their rate, and how far behind the hubs reading is; what is not well."""
         partitions, sinks = self._run.status()
         read = sum(p.taken for p in partitions)
         now = time.monotonic()
@@ -101,6 +122,8 @@ class Monitor:
         for name, sink in sinks.items():
             if sink.circuit != "closed":
                 text.append(f"  {name}: {sink.circuit} ({printable(sink.reason)})", "red")
+            elif sink.behind:
+                text.append(f"  {name}: slower than the stream", "yellow")
         for partition in partitions:
             if partition.error:
                 where = f"{partition.source}/{partition.partition}"

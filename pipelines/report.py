@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.tables import shown, table
 from schemas.batch import Origin
@@ -17,31 +18,46 @@ from schemas.receipt import Outcomes
 from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
 from transforms.drift import ONE_IN, Seen
-from transforms.owed import debts
+from transforms.owed import sums
 from transforms.state_store import StateStore
 from transforms.steps import MASKED, REPAIRED, UNKNOWN_SUBSCRIPTION
 
 __all__ = [
+    "OWED",
     "SinkAccount",
     "accounts_of",
     "counts_line",
     "dead_table",
     "drift_table",
+    "owed_table",
     "partitions_table",
     "sinks_table",
 ]
 
 
+OWED = (
+    "Owed is what a sink did not take in time. While `alertbeam run` runs, it is read again and "
+    "paid by itself, the oldest first; `alertbeam redeliver` pays by hand."
+)
+
 _MOST_CHANGES = 30
 
 
 class SinkAccount(msgspec.Struct):
-    """One sink's sums over all partitions. `records` were counted where they were parsed."""
+    """One sink's sums over all partitions. `records` were counted where they were parsed.
+
+    since_ms: when the oldest record that is owed was enqueued, about; 0: nothing is, or not known.
+    behind, paying: as the pipeline said last: whether the sink is slower than what comes, and
+        how many records that were owed it takes a second.
+    """
 
     name: str
     records: int
     outcomes: Outcomes
     circuit: str = ""
+    since_ms: int = 0
+    behind: bool = False
+    paying: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -49,24 +65,31 @@ class SinkAccount(msgspec.Struct):
         return self.records == self.outcomes.total
 
 
-def accounts_of(store: StateStore, sinks: Iterable[str], paid: bool = True) -> list[SinkAccount]:
-    """The account of each sink, with what was paid moved from owed to delivered or dead.
-
-    paid: False leaves payments out, which are one object an outage's second to look at.
-    """
+def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
+    """The account of each sink, with what was paid moved from owed to delivered or dead."""
     found = []
     status = read_status(store)
     for sink in sinks:
+        paid = sums(store, sink)  # first: what is paid meanwhile cannot exceed what is owed
         records, outcomes = 0, Outcomes()
         for entry in settled(store, sink).values():
             records += entry.records
             outcomes += entry.outcomes
-        for debt in debts(store, sink) if paid else ():
-            outcomes.owed -= debt.iou.delivered + debt.iou.dead
-            outcomes.delivered += debt.iou.delivered
-            outcomes.dead += debt.iou.dead
-        circuit = status.get("sinks", {}).get(sink, {}).get("circuit", "")
-        found.append(SinkAccount(sink, records, outcomes, circuit))
+        outcomes.owed -= paid.delivered + paid.dead
+        outcomes.delivered += paid.delivered
+        outcomes.dead += paid.dead
+        said = status.get("sinks", {}).get(sink, {})
+        found.append(
+            SinkAccount(
+                sink,
+                records,
+                outcomes,
+                said.get("circuit", ""),
+                paid.since_ms if outcomes.owed else 0,
+                said.get("behind", False),
+                said.get("paying_per_second", 0.0),
+            )
+        )
     return found
 
 
@@ -166,6 +189,52 @@ def sinks_table(
             cells.append(circuit if circuit in ("-", "closed") else f"[red]{circuit}[/]")
         rows.add_row(shown(account.name), *cells)
     return rows
+
+
+def owed_table(accounts: Iterable[SinkAccount], running: bool) -> Table:
+    """What sinks are owed, since when, and how paying goes; those that are owed something."""
+    rows = table("owed")
+    rows.add_column("sink", style="bold")
+    rows.add_column("records", justify="right")
+    for column in ("since", "paid now", "time left"):
+        rows.add_column(column)
+    for account in accounts:
+        if account.outcomes.owed:
+            paying, left = _paying(account, running)
+            rows.add_row(
+                shown(account.name), f"{account.outcomes.owed:,}", _since(account), paying, left
+            )
+    return rows
+
+
+def _since(account: SinkAccount) -> str:
+    if not account.since_ms:
+        return "-"
+    at = datetime.fromtimestamp(account.since_ms / 1000, tz=timezone.utc)
+    return f"{at:%m-%d %H:%M}, {_lasting(time.time() - at.timestamp())}"
+
+
+def _paying(account: SinkAccount, running: bool) -> tuple[str | Text, str]:
+    """How fast a sink is paid, or why it is not; and how long that will take."""
+    if not running:
+        return "no, nothing runs", "-"
+    if account.circuit not in ("", "closed"):
+        return shown(f"no, circuit {account.circuit}"), "-"
+    if account.paying <= 0:
+        return "not yet", "-"
+    left = _lasting(account.outcomes.owed / account.paying)
+    if account.behind:
+        return f"{account.paying:,.0f}/s, but more comes", f"over {left}"
+    return f"{account.paying:,.0f}/s", f"about {left}"
+
+
+def _lasting(seconds: float) -> str:
+    """About how long, in the largest unit that says it."""
+    for unit, most in (("s", 120), ("min", 120), ("h", 48)):
+        if seconds < most:
+            return f"{max(0.0, seconds):.0f} {unit}"
+        seconds /= 24 if unit == "h" else 60
+    return f"{seconds:,.0f} days"
 
 
 def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.receipt import Outcomes, Receipt, Run
+from schemas.receipt import Outcomes, Receipt
+from schemas.runs import Run, count, subtract, union
 
-__all__ = ["IOU", "Ledger"]
+__all__ = ["IOU", "Ledger", "Owing", "Payment"]
+
+
+class Owing(msgspec.Struct, array_like=True):
+    """What a batch that ends at event `last` came to owe. since_ms: 0 if it is not known."""
+
+    last: int
+    owed: list[Run]
+    since_ms: int
 
 
 class _Open(msgspec.Struct, array_like=True):
@@ -18,12 +27,14 @@ class _Open(msgspec.Struct, array_like=True):
     outcomes: Outcomes
     owed: list[Run]
     enqueued_ms: int
+    since_ms: int = 0
 
 
 class Ledger(msgspec.Struct):
     """`position` is the last sequence number up to which every record ended, and was counted.
 
     Receipts may come in parts and in any order; the position moves over the settled prefix only.
+    owing: what settled batches owe, in order, until it is `written` where it outlasts this.
     """
 
     position: int
@@ -31,6 +42,7 @@ class Ledger(msgspec.Struct):
     outcomes: Outcomes = msgspec.field(default_factory=Outcomes)
     enqueued_ms: int = 0
     open: list[_Open] = []
+    owing: list[Owing] = []
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt. What lies at or before the position was counted before."""
@@ -44,12 +56,14 @@ class Ledger(msgspec.Struct):
             self.open.append(entry)
             self.open.sort(key=lambda e: e.first)
         entry.outcomes += receipt.outcomes
-        entry.owed.extend(receipt.owed)
         entry.enqueued_ms = max(entry.enqueued_ms, receipt.enqueued_ms)
+        if receipt.owed:
+            entry.owed.extend(receipt.owed)
+            since_ms = receipt.since_ms or receipt.enqueued_ms
+            entry.since_ms = min(entry.since_ms or since_ms, since_ms)
 
-    def advance(self) -> list[Run]:
-        """Move over every batch that is settled now; what they owe. Order is by sequence."""
-        owed: list[Run] = []
+    def advance(self) -> None:
+        """Move over every batch that is settled now."""
         while self.open:
             entry = self.open[0]
             if entry.last <= self.position:
@@ -63,44 +77,58 @@ class Ledger(msgspec.Struct):
             self.records += entry.size - entry.outcomes.earlier
             self.outcomes += msgspec.structs.replace(entry.outcomes, earlier=0)
             self.enqueued_ms = max(self.enqueued_ms, entry.enqueued_ms)
-            owed.extend(sorted(entry.owed))
-        return owed
+            if entry.owed:
+                self.owing.append(Owing(entry.last, union(entry.owed), entry.since_ms))
+
+    def written(self, position: int) -> None:
+        """What is owed up to this position need not be kept here any more."""
+        if self.owing:
+            self.owing = [entry for entry in self.owing if entry.last > position]
+
+
+class Payment(msgspec.Struct):
+    """How records ended that were owed: several receipts' together.
+
+    last: the highest event that they were about; enqueued_ms: of the youngest alert.
+    """
+
+    delivered: list[Run] = []
+    dead: list[Run] = []
+    last: int = -1
+    enqueued_ms: int = 0
+
+    def add(self, receipt: Receipt) -> None:
+        self.delivered.extend(receipt.delivered)
+        self.dead.extend(receipt.dead)
+        self.last = max(self.last, receipt.last)
+        self.enqueued_ms = max(self.enqueued_ms, receipt.enqueued_ms)
 
 
 class IOU(msgspec.Struct):
-    """Exactly the records of a range that a sink is still owed, and how those paid ended."""
+    """The records that a sink is still owed of some events, and how those that were paid ended.
+
+    last: the highest event that it speaks of. since_ms: when the oldest record that is owed was
+        enqueued, or somewhat before; 0: not known.
+    """
 
     owed: list[Run]
+    last: int = -1
+    since_ms: int = 0
     delivered: int = 0
     dead: int = 0
 
     @property
     def count(self) -> int:
         """Records still owed."""
-        return sum(len(run) for run in self.owed)
+        return count(self.owed)
 
-    def pay(self, delivered: list[Run], dead: list[Run]) -> None:
-        """Strike out the records that ended now. What is not owed (any more) is not counted."""
+    def pay(self, payment: Payment) -> None:
+        """Strike out the records that ended. What is not owed (any more) is not counted."""
         before = self.count
-        self.owed = subtract(self.owed, delivered)
-        self.delivered += before - self.count
-        before = self.count
-        self.owed = subtract(self.owed, dead)
-        self.dead += before - self.count
-
-
-def subtract(runs: list[Run], minus: list[Run]) -> list[Run]:
-    """The records of `runs` that are not in `minus`."""
-    left = list(runs)
-    for cut in minus:
-        pieces: list[Run] = []
-        for run in left:
-            if run.index != cut.index or cut.last < run.first or cut.first > run.last:
-                pieces.append(run)
-                continue
-            if run.first < cut.first:
-                pieces.append(Run(run.first, cut.first - 1, run.index))
-            if run.last > cut.last:
-                pieces.append(Run(cut.last + 1, run.last, run.index))
-        left = pieces
-    return sorted(left)
+        self.owed = subtract(self.owed, payment.delivered)
+        undelivered = self.count
+        self.owed = subtract(self.owed, payment.dead)
+        self.delivered += before - undelivered
+        self.dead += undelivered - self.count
+        if self.count < before and all(run.first > payment.last for run in self.owed):
+            self.since_ms = max(self.since_ms, payment.enqueued_ms)

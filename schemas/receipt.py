@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 
 import msgspec
+
+from schemas.runs import Run, runs
 
 __all__ = ["Outcome", "Outcomes", "Receipt", "Run", "runs"]
 
@@ -46,34 +47,13 @@ class Outcomes(msgspec.Struct, array_like=True):
         )
 
 
-class Run(msgspec.Struct, array_like=True, frozen=True, order=True):
-    """The records at `index` of each event `first..last`: a compact set of addresses."""
-
-    first: int
-    last: int
-    index: int
-
-    def __len__(self) -> int:
-        return self.last - self.first + 1
-
-
-def runs(addresses: Iterable[tuple[int, int]]) -> list[Run]:
-    """The least runs that hold exactly these `(sequence, index)` addresses, in order."""
-    found: list[Run] = []
-    for index, sequence in sorted({(index, sequence) for sequence, index in addresses}):
-        if found and found[-1].index == index and found[-1].last == sequence - 1:
-            found[-1] = Run(found[-1].first, sequence, index)
-        else:
-            found.append(Run(sequence, sequence, index))
-    return sorted(found)
-
-
 class Receipt(msgspec.Struct, array_like=True):
     """What one sink did with (a part of) the batch `first..last` of an origin.
 
     size: records in the whole batch; the batch is settled once its receipts' outcomes add up to it.
     owed: exactly the records that count as owed.
     enqueued_ms: of the youngest alert in it; 0 if it held none.
+    since_ms: enqueued time of the oldest alert that is owed; 0: not known, or none is.
     only: set when the batch paid what was owed: then no position moves, and `delivered` and
         `dead` are the records that ended now.
     """
@@ -90,3 +70,4 @@ class Receipt(msgspec.Struct, array_like=True):
     only: str | None = None
     delivered: list[Run] = []
     dead: list[Run] = []
+    since_ms: int = 0

@@ -17,16 +17,17 @@ from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from schemas.batch import Origin
-from schemas.ledger import Ledger
+from schemas.ledger import Ledger, Owing, Payment
 from schemas.receipt import Outcomes, Receipt
-from transforms import coders
-from transforms.owed import forget_beyond, owe, pay
+from transforms import coders, owed
+from transforms.owed import account_path
 from transforms.state_store import StateStore, place, unplace
 
 __all__ = ["Account", "Settled", "begin", "checkpoint", "settled"]
 
 _FLUSH_SECONDS = 0.2  # from one to the next; longer where one takes longer than
-_FLUSH_TAKES = 0.006  # seconds: at most 3 % of the time goes here
+_FLUSH_TAKES = 0.006  # seconds: at most 3 % of the time goes here, but for
+_FLUSH_LATEST = 1.0  # seconds: what is owed and paid must be seen in the store soon
 
 
 class Settled(msgspec.Struct):
@@ -43,10 +44,6 @@ class Settled(msgspec.Struct):
 
 
 _SETTLED = msgspec.json.Decoder(Settled)
-
-
-def _path(sink: str, source: str, partition: str) -> str:
-    return place("accounts", sink, *source.split("/"), f"{partition}.json")
 
 
 def settled(store: StateStore, sink: str) -> dict[Origin, Settled]:
@@ -68,22 +65,30 @@ def checkpoint(store: StateStore, sinks: Iterable[str], origin: Origin) -> int |
     """
     positions = []
     for sink in sinks:
-        data = store.get(_path(sink, origin.source, origin.partition))
+        data = store.get(account_path(sink, origin.source, origin.partition))
         if data is not None:
             positions.append(_SETTLED.decode(data).position)
     return min(positions, default=None)
 
 
 def begin(store: StateStore, sinks: Iterable[str], origin: Origin, position: int) -> None:
-    """Give a partition that no sink has settled anything of its first position, durably."""
+    """Give sinks that have settled nothing of a partition their first position, durably.
+
+    To be said before the first batch is read: receipts come in any order, and the first one to
+    come need not be the first batch's.
+    """
     for sink in sinks:
-        path = _path(sink, origin.source, origin.partition)
+        path = account_path(sink, origin.source, origin.partition)
         if store.get(path) is None:
             store.put(path, msgspec.json.encode(Settled(position, 0, 0, Outcomes())))
 
 
 class _Account(beam.DoFn):
-    """Stateful, keyed by origin. The ledger of a key lies in the runner's state."""
+    """Stateful, keyed by origin. The ledger of a key lies in the runner's state.
+
+    The one writer of what its sink is owed, and of the positions over it; a runner may have
+    several of it, one after the other for a key.
+    """
 
     LEDGER = ReadModifyWriteStateSpec("ledger", BytesCoder())
 
@@ -94,7 +99,9 @@ class _Account(beam.DoFn):
 
     def setup(self) -> None:
         self._decoder = msgspec.msgpack.Decoder(Ledger)
-        self._dirty: dict[Origin, tuple[Ledger, int, list[Any]]] = {}
+        self._written: dict[Origin, int] = {}  # up to where the store has what is owed
+        self._moved: dict[Origin, Ledger] = {}  # since the last flush
+        self._paid: dict[Origin, Payment] = {}
         self._flush_at = 0.0  # monotonic
 
     def process(  # type: ignore[no-untyped-def]
@@ -103,28 +110,29 @@ class _Account(beam.DoFn):
         receipt = element[1]
         origin = Origin(receipt.source, receipt.partition)
         if receipt.only is not None:
-            pay(
-                self._store, self._sink, origin.source, origin.partition,
-                receipt.delivered, receipt.dead,
-            )  # fmt: skip
+            if receipt.delivered or receipt.dead:
+                self._paid.setdefault(origin, Payment()).add(receipt)
             return
         packed = cell.read()
         ledger = self._decoder.decode(packed) if packed else self._begin(origin, receipt.first)
+        if origin not in self._written:
+            self._written[origin] = self._trim(origin)
+        ledger.written(self._written[origin])
         before = ledger.position
         ledger.add(receipt)
-        owed = ledger.advance()
+        ledger.advance()
         cell.write(msgspec.msgpack.encode(ledger))
         if ledger.position != before:
-            _, first, debts = self._dirty.get(origin, (ledger, before + 1, []))
-            self._dirty[origin] = (ledger, first, debts + owed)
+            self._moved[origin] = ledger
 
     def finish_bundle(self) -> None:
         began = time.monotonic()
-        if self._dirty and began >= self._flush_at:
+        if (self._moved or self._paid) and began >= self._flush_at:
             self._flush()
-            # Two files a partition: where there are many, less often.
+            # Some files a partition: where there are many, less often.
             took = time.monotonic() - began
-            self._flush_at = began + _FLUSH_SECONDS * max(1.0, took / _FLUSH_TAKES)
+            pause = _FLUSH_SECONDS * max(1.0, took / _FLUSH_TAKES)
+            self._flush_at = began + min(pause, _FLUSH_LATEST)
 
     def teardown(self) -> None:
         self._flush()
@@ -137,25 +145,47 @@ class _Account(beam.DoFn):
         """
         begin(self._store, {*self._sinks, self._sink}, origin, first - 1)
         stored = self._stored(origin)
-        ledger = Ledger(stored.position, stored.records, stored.outcomes, stored.enqueued_ms)
-        forget_beyond(self._store, self._sink, *_pair(origin), ledger.position)
-        return ledger
+        return Ledger(stored.position, stored.records, stored.outcomes, stored.enqueued_ms)
 
     def _stored(self, origin: Origin) -> Settled:
-        data = self._store.get(_path(self._sink, origin.source, origin.partition))
+        data = self._store.get(account_path(self._sink, *_pair(origin)))
         assert data is not None, "an account begins before it goes on"
         return _SETTLED.decode(data)
 
+    def _trim(self, origin: Origin) -> int:
+        """Void what a crash left beyond the position, which is given."""
+        with owed.alone:
+            position = self._stored(origin).position
+            owed.trim(self._store, self._sink, *_pair(origin), position)
+        return position
+
     def _flush(self) -> None:
+        owes = False
+        for origin in {**self._moved, **self._paid}:
+            ledger, payment = self._moved.get(origin), self._paid.get(origin)
+            owes = owes or payment is not None or bool(ledger and ledger.owing)
+            with owed.alone:
+                self._write(origin, ledger, payment)
+        if owes:
+            owed.changed(self._store, self._sink)
+        self._moved.clear()
+        self._paid.clear()
+
+    def _write(self, origin: Origin, ledger: Ledger | None, payment: Payment | None) -> None:
         """IOUs first, then the position: a position in the store is the truth."""
-        for origin, (ledger, first, owed) in self._dirty.items():
-            source, partition = _pair(origin)
-            if owed:
-                owe(self._store, self._sink, source, partition, first, ledger.position, owed)
-            if self._stored(origin).position >= ledger.position:
-                continue  # another of this DoFn went on
+        source, partition = _pair(origin)
+        owing: list[Owing] = []
+        if ledger is not None:
+            position = self._stored(origin).position
+            ledger.written(position)
+            owing = ledger.owing
+        if owing or payment:
+            owed.write(self._store, self._sink, source, partition, owing, payment)
+        if ledger is None:
+            return
+        if position < ledger.position:  # or another of this DoFn went on
             self._store.put(
-                _path(self._sink, source, partition),
+                account_path(self._sink, source, partition),
                 msgspec.json.encode(
                     Settled(ledger.position, ledger.records, ledger.enqueued_ms, ledger.outcomes)
                 ),
@@ -166,7 +196,7 @@ class _Account(beam.DoFn):
                 msgspec.json.encode({"sequencenumber": str(least)}),
                 sync=False,  # said again from the accounts
             )
-        self._dirty.clear()
+        self._written[origin] = max(position, ledger.position)
 
 
 def _pair(origin: Origin) -> tuple[str, str]:

@@ -6,36 +6,17 @@ reason and the record's index lie in `Properties`. Schema: Microsoft's "Event Hu
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import io
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import fastavro
-
+from schemas.batch import Record
 from schemas.dead_letter import DeadLetter
+from transforms.capture import read_capture, row, utc, write_capture
 from transforms.state_store import StateStore, place
 
-__all__ = ["CAPTURE_SCHEMA", "read_dead_letters", "write_dead_letters"]
-
-_MAP = {"type": "map", "values": ["long", "double", "string", "bytes"]}
-CAPTURE_SCHEMA = {
-    "type": "record",
-    "name": "EventData",
-    "namespace": "Microsoft.ServiceBus.Messaging",
-    "fields": [
-        {"name": "SequenceNumber", "type": "long"},
-        {"name": "Offset", "type": "string"},
-        {"name": "EnqueuedTimeUtc", "type": "string"},
-        {"name": "SystemProperties", "type": _MAP},
-        {"name": "Properties", "type": _MAP},
-        {"name": "Body", "type": ["null", "bytes"]},
-    ],
-}
-_PARSED = fastavro.parse_schema(CAPTURE_SCHEMA)
-_END_MS = 253_402_300_799_999  # the last that a date can say: the year 9999
+__all__ = ["read_dead_letters", "write_dead_letters"]
 
 
 def write_dead_letters(store: StateStore, letters: Iterable[DeadLetter]) -> None:
@@ -47,40 +28,28 @@ def write_dead_letters(store: StateStore, letters: Iterable[DeadLetter]) -> None
 
     for (source, partition, step), found in itertools.groupby(sorted(letters, key=group), group):
         inside = sorted(found, key=lambda letter: (letter.sequence, letter.index))
-        buffer = io.BytesIO()
-        fastavro.writer(buffer, _PARSED, (_row(letter) for letter in inside), codec="deflate")
         first, last = inside[0], inside[-1]
-        at = _utc(first.enqueued_ms)
+        at = utc(first.enqueued_ms)
         namespace, _, rest = source.partition("/")
         hub = rest.split("/")[0] or "-"
         span = f"{first.sequence}.{first.index}-{last.sequence}.{last.index}"
         whose = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()
         name = f"{at:%S}-{step}-{span}-{whose}.avro"
         folders = (namespace, hub, partition, *f"{at:%Y/%m/%d/%H/%M}".split("/"))
-        store.put(place("dead", *folders, name), buffer.getvalue())
-
-
-def _utc(ms: int) -> datetime.datetime:
-    seconds = min(max(ms, 0), _END_MS) / 1000
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+        store.put(place("dead", *folders, name), write_capture(map(_row, inside)))
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
-    at = _utc(letter.enqueued_ms)
-    return {
-        "SequenceNumber": letter.sequence,
-        "Offset": "",
-        "EnqueuedTimeUtc": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z",
-        "SystemProperties": {"x-opt-enqueued-time": letter.enqueued_ms},
-        "Properties": {
+    return row(
+        Record(letter.sequence, 0, letter.enqueued_ms, letter.body),
+        {
             "alertbeam-source": letter.source,
             "alertbeam-partition": letter.partition,
             "alertbeam-step": letter.step,
             "alertbeam-reason": letter.reason.encode("utf-8", "replace").decode(),
             "alertbeam-index": letter.index,
         },
-        "Body": letter.body,
-    }
+    )
 
 
 def read_dead_letters(store: StateStore) -> Iterator[DeadLetter]:
@@ -88,18 +57,16 @@ def read_dead_letters(store: StateStore) -> Iterator[DeadLetter]:
     seen: set[tuple[str, str, int, int, str]] = set()
     for path in store.list("dead"):
         data = store.get(path)
-        for row in fastavro.reader(io.BytesIO(data)) if data else ():
-            assert isinstance(row, dict)
-            properties = row["Properties"]
+        for record, properties in read_capture(data) if data else ():
             letter = DeadLetter(
                 properties["alertbeam-source"],
                 properties["alertbeam-partition"],
-                row["SequenceNumber"],
+                record.sequence,
                 properties["alertbeam-index"],
-                row["SystemProperties"]["x-opt-enqueued-time"],
+                record.enqueued_ms,
                 properties["alertbeam-step"],
                 properties["alertbeam-reason"],
-                row["Body"],
+                record.body,
             )
             key = (letter.source, letter.partition, letter.sequence, letter.index, letter.step)
             if key not in seen:

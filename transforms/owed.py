@@ -1,98 +1,363 @@
-"""What sinks are owed, in the state store: one small object a range, struck out as it is paid.
+"""What sinks are owed, in the state store: a few small objects a partition, exact through crashes.
 
-A range's object is written before the position moves over the range and only then, so after a
-crash an object beyond the position is void: its records are read again anyway.
+What comes to be owed is added to the partition's youngest *segment*, until that holds
+`_MOST_RUNS` runs and the next begins; what is paid is struck out, and counted, in the same write.
+A segment that is paid wholly goes: its counts are added to the partition's sum under `paid/`,
+which names it, so that it counts once even if a crash leaves both.
+
+Segments are written before the position moves over what they speak of. So what lies beyond the
+position is void, and after a crash it is trimmed: those records are read again anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import threading
+import uuid
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from schemas.ledger import IOU
-from schemas.receipt import Run
+from schemas.ledger import IOU, Owing, Payment
+from schemas.runs import clip, union
 from transforms.state_store import StateStore, place, unplace
 
-__all__ = ["Debt", "debts", "forget_beyond", "owe", "pay"]
+__all__ = [
+    "Aside",
+    "Debt",
+    "Sums",
+    "account_path",
+    "alone",
+    "aside_of",
+    "changed",
+    "debts",
+    "drop_aside",
+    "put_aside",
+    "sums",
+    "trim",
+    "write",
+]
 
-_DECODER = msgspec.json.Decoder(IOU)
+_MOST_RUNS = 2_000
+_CLOSED = 64  # closed segments that are remembered: more than a reader can have overlooked
+_MOST_KEPT = 256  # answers, of different sinks and stores
 
 
-class Debt(NamedTuple):
-    """An IOU and where it lies. `first..last` is the range that it was written for."""
+class _Paid(msgspec.Struct):
+    """What segments that are gone came to; `closed`: the first events of the last of them."""
 
-    path: str
-    sink: str
-    source: str
-    partition: str
-    first: int
-    last: int
-    iou: IOU
+    delivered: int = 0
+    dead: int = 0
+    closed: list[int] = []
 
 
-def owe(
+class _Counts(msgspec.Struct):
+    """A segment without its runs, which are skipped as it is read."""
+
+    delivered: int
+    dead: int
+    since_ms: int
+
+
+class _Position(msgspec.Struct):
+    position: int
+
+
+_IOU = msgspec.json.Decoder(IOU)
+_PAID = msgspec.json.Decoder(_Paid)
+_COUNTS = msgspec.json.Decoder(_Counts)
+_POSITION = msgspec.json.Decoder(_Position)
+
+
+def account_path(sink: str, source: str, partition: str) -> str:
+    """Where the sink's position and sums lie."""
+    return place("accounts", sink, *source.split("/"), f"{partition}.json")
+
+
+# ---------------------------------------------------------------------------------- writing
+
+alone = threading.Lock()
+"""Held by whoever writes what is owed, or a position over it: a runner may have several of the
+same account in one process, and other processes are kept out (`StateStore.lock`)."""
+
+
+def write(
     store: StateStore,
     sink: str,
     source: str,
     partition: str,
-    first: int,
-    last: int,
-    owed: list[Run],
+    owing: Sequence[Owing],
+    payment: Payment | None = None,
 ) -> None:
-    """Write the IOU of a range, before the sink's position moves to `last`."""
-    path = f"{_folder(sink, source, partition)}/{first:020d}-{last:020d}.json"
-    store.put(path, msgspec.json.encode(IOU(owed)))
+    """Add what came to be owed, in order, and strike out what was paid. Saying either again
+    changes nothing. Hold `alone`; say `changed` once the position has moved, too."""
+    book = _Book(store, sink, source, partition)
+    if owing:
+        book.owe(owing)
+    if payment is not None:
+        book.pay(payment)
+    book.save()
 
 
-def debts(
-    store: StateStore,
-    sink: str | None = None,
-    source: str | None = None,
-    partition: str | None = None,
-    within: tuple[int, int] | None = None,
-) -> Iterator[Debt]:
-    """IOUs, paid ones included, oldest range first within a partition.
+def trim(store: StateStore, sink: str, source: str, partition: str, position: int) -> None:
+    """Forget what a crash left beyond the position; what was paid stays counted. Hold `alone`."""
+    book = _Book(store, sink, source, partition)
+    book.trim(position)
+    book.save()
 
-    within: only those whose range meets this one, of sequence numbers.
+
+def changed(store: StateStore, sink: str) -> None:
+    """Tell readers to look again at what the sink is owed."""
+    store.put(place("changed", sink), uuid.uuid4().bytes, sync=False)
+
+
+class _Book:
+    """The segments of one sink and partition, by their first event. Read as they are needed."""
+
+    def __init__(self, store: StateStore, sink: str, source: str, partition: str) -> None:
+        self._store = store
+        self._folder = place("owed", sink, *source.split("/"), partition)
+        self._paid_path = _paid_path(sink, source, partition)
+        self._paid = _paid(store, sink, source, partition)
+        self._firsts: list[int] = []
+        self._read: dict[int, tuple[bytes, IOU]] = {}
+        for path in store.list(self._folder):
+            first = _first(path)
+            if first in self._paid.closed:
+                store.delete(path)  # a crash left it
+            else:
+                self._firsts.append(first)
+
+    def owe(self, owing: Iterable[Owing]) -> None:
+        iou = self._iou(self._firsts[-1]) if self._firsts else None
+        known = iou.last if iou else -1
+        for entry in owing:
+            if entry.last <= known:
+                continue  # a flush got thus far, and failed then
+            if iou is None or len(iou.owed) >= _MOST_RUNS:
+                iou = self._begin(min(run.first for run in entry.owed))
+            iou.owed.extend(entry.owed)
+            if len(iou.owed) >= _MOST_RUNS:
+                iou.owed = union(iou.owed)
+            iou.last = entry.last
+            iou.since_ms = iou.since_ms or entry.since_ms
+        if iou is not None:
+            iou.owed = union(iou.owed)
+
+    def pay(self, payment: Payment) -> None:
+        runs = (*payment.delivered, *payment.dead)
+        if self._firsts and runs:
+            begin = bisect_right(self._firsts, min(run.first for run in runs)) - 1
+            stop = bisect_right(self._firsts, max(run.last for run in runs))
+            for first in self._firsts[max(begin, 0) : stop]:
+                self._iou(first).pay(payment)
+
+    def trim(self, position: int) -> None:
+        for first in reversed(self._firsts):
+            iou = self._iou(first)
+            if iou.last <= position:
+                break
+            iou.owed = clip(iou.owed, 0, position)
+            iou.last = position
+
+    def save(self) -> None:
+        """Write what is new, the oldest first."""
+        for first, (data, iou) in sorted(self._read.items()):
+            new = msgspec.json.encode(iou)
+            if not iou.owed:
+                self._close(first, iou)
+            elif new != data:
+                self._store.put(self._path(first), new)
+
+    def _close(self, first: int, iou: IOU) -> None:
+        if iou.delivered or iou.dead:
+            self._paid.delivered += iou.delivered
+            self._paid.dead += iou.dead
+            self._paid.closed = [*self._paid.closed[1 - _CLOSED :], first]
+            self._store.put(self._paid_path, msgspec.json.encode(self._paid))
+        self._store.delete(self._path(first))
+
+    def _begin(self, first: int) -> IOU:
+        self._firsts.append(first)
+        self._read[first] = b"", IOU([])
+        return self._read[first][1]
+
+    def _iou(self, first: int) -> IOU:
+        if first not in self._read:
+            data = self._store.get(self._path(first))
+            assert data is not None, "only who is alone deletes segments"
+            self._read[first] = data, _IOU.decode(data)
+        return self._read[first][1]
+
+    def _path(self, first: int) -> str:
+        return f"{self._folder}/{first:020d}.json"
+
+
+def _paid_path(sink: str, source: str, partition: str) -> str:
+    return place("paid", sink, *source.split("/"), f"{partition}.json")
+
+
+def _paid(store: StateStore, sink: str, source: str, partition: str) -> _Paid:
+    data = store.get(_paid_path(sink, source, partition))
+    return _PAID.decode(data) if data else _Paid()
+
+
+def _first(path: str) -> int:
+    return int(path.rpartition("/")[2].removesuffix(".json"))
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+class Debt(NamedTuple):
+    """A segment, what of it lies at or before the position, and where it is. Only to be read."""
+
+    sink: str
+    source: str
+    partition: str
+    path: str
+    first: int
+    iou: IOU
+
+
+class Sums(NamedTuple):
+    """How records that a sink was owed ended. since_ms: when the oldest of those that it still is
+    owed was enqueued, or somewhat before; 0: nothing is owed, or not known."""
+
+    delivered: int
+    dead: int
+    since_ms: int
+
+
+def debts(store: StateStore, sink: str, segments: int | None = None) -> list[Debt]:
+    """What a sink is owed now, by partition, the oldest first. Costs one small read when nothing
+    has changed since it was asked last.
+
+    segments: at most so many of a partition, the oldest: a long outage need not fit into memory.
     """
-    prefix = "owed"
-    if sink is not None:
-        prefix = place("owed", sink)
-        if source is not None and partition is not None:
-            prefix = _folder(sink, source, partition)
-    for path in store.list(prefix):
-        _, name, *names, part, file = unplace(path)
-        first, last = map(int, file.removesuffix(".json").split("-"))
-        if within is not None and (last < within[0] or first > within[1]):
-            continue
-        data = store.get(path)
-        if data is not None:
-            yield Debt(path, name, "/".join(names), part, first, last, _DECODER.decode(data))
+    return [*_kept(store, sink, segments, lambda: [*_debts(store, sink, segments)])]
 
 
-def pay(
-    store: StateStore, sink: str, source: str, partition: str, delivered: list[Run], dead: list[Run]
-) -> None:
-    """Strike out records that were delivered, or refused for good, now."""
-    if not (delivered or dead):
+def _debts(store: StateStore, sink: str, segments: int | None) -> Iterator[Debt]:
+    for (source, partition), paths in _segments(store, sink).items():
+        position = _position(store, sink, source, partition)
+        read = ((path, store.get(path)) for path in paths[:segments])
+        found = [(path, _IOU.decode(data)) for path, data in read if data is not None]
+        closed = _paid(store, sink, source, partition).closed  # after: it may go meanwhile
+        for path, iou in found:
+            if iou.last > position:
+                iou.owed = clip(iou.owed, 0, position)
+                iou.last = position
+            if iou.owed and _first(path) not in closed:
+                yield Debt(sink, source, partition, path, _first(path), iou)
+
+
+def sums(store: StateStore, sink: str) -> Sums:
+    """What payments came to, over all partitions. As cheap as `debts`."""
+    return _kept(store, sink, "sums", lambda: _sums(store, sink))
+
+
+def _sums(store: StateStore, sink: str) -> Sums:
+    delivered = dead = since_ms = 0
+    open_: dict[tuple[str, str], dict[int, _Counts]] = {}
+    for origin, paths in _segments(store, sink).items():
+        read = ((path, store.get(path)) for path in paths)
+        open_[origin] = {_first(path): _COUNTS.decode(data) for path, data in read if data}
+    for path in store.list(place("paid", sink)):  # after: a segment may close meanwhile
+        _, _, *source, partition = unplace(path)
+        origin = "/".join(source), partition.removesuffix(".json")
+        paid = _paid(store, sink, *origin)
+        delivered += paid.delivered
+        dead += paid.dead
+        for first in paid.closed:
+            open_.get(origin, {}).pop(first, None)
+    for segment in (segment for found in open_.values() for segment in found.values()):
+        delivered += segment.delivered
+        dead += segment.dead
+        since_ms = min(since_ms or segment.since_ms, segment.since_ms or since_ms)
+    return Sums(delivered, dead, since_ms)
+
+
+def _segments(store: StateStore, sink: str) -> dict[tuple[str, str], list[str]]:
+    """Paths by source and partition, the oldest first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in store.list(place("owed", sink)):
+        _, _, *source, partition, _ = unplace(path)
+        found.setdefault(("/".join(source), partition), []).append(path)
+    return found
+
+
+def _position(store: StateStore, sink: str, source: str, partition: str) -> int:
+    data = store.get(account_path(sink, source, partition))
+    return _POSITION.decode(data).position if data else -1
+
+
+T = TypeVar("T")
+_answers: dict[tuple[Path, str, object], tuple[bytes | None, object]] = {}
+
+
+def _kept(store: StateStore, sink: str, question: object, ask: Callable[[], T]) -> T:
+    """The last answer, unless the sink's `changed` says otherwise since."""
+    token = store.get(place("changed", sink))  # first: what changes while asking is asked again
+    key = store.folder, sink, question
+    known, answer = _answers.get(key, (None, None))
+    if answer is None or known != token:
+        answer = ask()
+        if len(_answers) >= _MOST_KEPT:
+            _answers.clear()
+        _answers[key] = token, answer
+    return answer  # type: ignore[return-value]
+
+
+# -------------------------------------------------------------------- payloads, kept in time
+
+
+class Aside(NamedTuple):
+    """A file in Capture's layout with every event of `first..last`, for whichever sink."""
+
+    first: int
+    last: int
+    path: str
+
+
+def put_aside(
+    store: StateStore, source: str, partition: str, first: int, last: int, data: bytes
+) -> str:
+    """Keep events that the hub would soon delete; the file's path."""
+    path = f"{_aside(source, partition)}/{first:020d}-{last:020d}.avro"
+    store.put(path, data)
+    return path
+
+
+def aside_of(store: StateStore, source: str, partition: str) -> list[Aside]:
+    """What is set aside of a partition, the oldest first."""
+    found = []
+    for path in store.list(_aside(source, partition)):
+        first, _, last = path.rpartition("/")[2].removesuffix(".avro").partition("-")
+        found.append(Aside(int(first), int(last), path))
+    return found
+
+
+def drop_aside(store: StateStore, sinks: Iterable[str], source: str, partition: str) -> None:
+    """Delete what none of the sinks is owed, or may still come to owe, any more."""
+    files = aside_of(store, source, partition)
+    if not files:
         return
-    low = min(run.first for run in (*delivered, *dead))
-    high = max(run.last for run in (*delivered, *dead))
-    for debt in debts(store, sink, source, partition, within=(low, high)):
-        before = debt.iou.count
-        debt.iou.pay(delivered, dead)
-        if debt.iou.count != before:
-            store.put(debt.path, msgspec.json.encode(debt.iou))
+    sinks = [*sinks]
+    settled = min((_position(store, sink, source, partition) for sink in sinks), default=-1)
+    owed = [
+        run
+        for sink in sinks
+        for debt in debts(store, sink)
+        if (debt.source, debt.partition) == (source, partition)
+        for run in debt.iou.owed
+    ]
+    for file in files:
+        if file.last <= settled and not clip(owed, file.first, file.last):
+            store.delete(file.path)
 
 
-def forget_beyond(store: StateStore, sink: str, source: str, partition: str, position: int) -> None:
-    """Remove IOUs that a crash left beyond the position: their records are read again."""
-    for debt in debts(store, sink, source, partition):
-        if debt.last > position:
-            store.delete(debt.path)
-
-
-def _folder(sink: str, source: str, partition: str) -> str:
-    return place("owed", sink, *source.split("/"), partition)
+def _aside(source: str, partition: str) -> str:
+    return place("aside", "events", *source.split("/"), partition)

@@ -2,7 +2,10 @@
 
     accounts/<sink>/<source>/<partition>.json     position and sums, one writer each
     checkpoints/<source>/checkpoint/<partition>   the least position of the sinks
-    owed/<sink>/<source>/<partition>/<first>-<last>.json
+    owed/<sink>/<source>/<partition>/<first>.json   what is owed, and paid of it: few objects
+    paid/<sink>/<source>/<partition>.json         what is owed no more: sums
+    changed/<sink>                                a new token whenever either is
+    aside/events/<source>/<partition>/<first>-<last>.avro   owed, and soon gone from the hub
     dead/<namespace>/<hub>/<partition>/<Y>/<M>/<D>/<h>/<m>/<s>-….avro     Capture layout
     seen/snapshot                                 deduplication, at the last clean hand-over
     aside/digests/<sink>/<id>.json                digests that a sink refused

@@ -17,7 +17,8 @@ def status(
         Path, typer.Option("--config", "-c", help="The settings file.", metavar="SETTINGS")
     ] = Path("settings.yaml"),
 ) -> None:
-    """Show each partition's position and lag, each sink's account and circuit.
+    """Show each partition's position and lag, each sink's account and circuit,
+    what sinks are owed and how paying it goes.
 
     Looks only at the state folder, so it works beside a run, and after one.
 
@@ -31,9 +32,11 @@ def status(
 
     from pipelines.forward import accounts
     from pipelines.report import (
+        OWED,
         accounts_of,
         dead_table,
         drift_table,
+        owed_table,
         partitions_table,
         read_status,
         sinks_table,
@@ -62,7 +65,12 @@ def status(
     console.print(f"{now}; last seen {age:.0f} s ago", highlight=False)
     names = accounts(loaded)
     console.print(partitions_table(store, names))
-    console.print(sinks_table(accounts_of(store, names), circuits=True))
+    found = accounts_of(store, names)
+    console.print(sinks_table(found, circuits=True))
+    owed = owed_table(found, running)
+    if owed.row_count:
+        console.print(owed)
+        console.print(OWED, style="dim")
     dead = dead_table(store)
     if dead.row_count:
         console.print(dead)

@@ -20,7 +20,7 @@ from pipelines.local.files import events_in, files_in
 from pipelines.local.receivers import HecReceiver
 from pipelines.settings import load
 from tests.site import alerts, call
-from transforms.dead_letters import CAPTURE_SCHEMA
+from transforms.capture import CAPTURE_SCHEMA
 
 SINKS = ("splunk", "arcsight", "archive")
 

@@ -10,7 +10,7 @@ import fastavro
 import pytest
 
 from pipelines.local.files import MOST_BYTES, TooLargeError, events_in, files_in
-from transforms.dead_letters import CAPTURE_SCHEMA
+from transforms.capture import CAPTURE_SCHEMA
 
 
 def events(tmp_path: Path, data: bytes) -> list[bytes]:

@@ -6,10 +6,12 @@ import dataclasses
 import io
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -17,17 +19,18 @@ from pipelines import monitor as monitor_module
 from pipelines.monitor import Monitor
 from pipelines.runners import Choice
 from pipelines.settings import Settings, load
+from schemas.receipt import Outcomes
 from tests.site import wait_for
+from transforms.account import Settled
 from transforms.delivery.engine import Status
+from transforms.owed import account_path
 from transforms.read.reader import PartitionStatus
 from transforms.state_store import StateStore
 
 SOURCE = "127.0.0.1:1/defender/$Default"
 HOSTILE = "[red]x[/] \x1b[2J\r\n"
-ENGINE = Status(
-    circuit="closed", since=0.0, reason="", openings=0, delivered=0, dead=0, owed=0, in_flight=0,
-    requests=0, retries=0, bytes_sent=0, warnings=0, late=0,
-)  # fmt: skip
+NOTHING: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Status)}
+ENGINE = Status(**NOTHING | {"circuit": "closed", "reason": ""})
 
 
 class _Run:
@@ -144,6 +147,29 @@ def test_in_a_log_it_is_a_line_now_and_then(run: _Run) -> None:
 def test_in_a_terminal_the_account_moves_in_place_and_is_gone_at_the_end(run: _Run) -> None:
     shown = watched(run, force_terminal=True)
     assert "in = delivered + not routed" in shown and "\x1b[2K" in shown
+
+
+def test_what_is_owed_is_shown_with_how_fast_it_is_paid(run: _Run) -> None:
+    origin = "ns/hub/group", "0"
+    owed = Settled(9, 10, 0, Outcomes(owed=10))
+    run.store.put(account_path("siem", *origin), msgspec.json.encode(owed))
+    run.sinks = _Paying()
+    assert b"\nowed" not in watched(run).encode(), "in a log there is no table"
+    shown = watched(run, force_terminal=True)
+    assert re.search(r"siem.* 10 .* \d[\d,]*/s, but more comes", shown)
+    assert "paid by itself" in shown
+    assert "siem: slower than the stream" in shown
+    assert run.written()["sinks"]["siem"]["paying_per_second"] > 0
+
+
+class _Paying(dict[str, Status]):
+    """A sink that is behind, and was paid ten more records whenever somebody looks."""
+
+    paid = 0
+
+    def items(self) -> Any:
+        self.paid += 10
+        yield "siem", dataclasses.replace(ENGINE, behind=True, paid=self.paid)
 
 
 def test_quiet_means_quiet(run: _Run) -> None:

@@ -10,7 +10,7 @@ import fastavro
 import pytest
 
 from tests.site import HUB, Site, alerts
-from transforms.dead_letters import CAPTURE_SCHEMA
+from transforms.capture import CAPTURE_SCHEMA
 
 
 @pytest.fixture

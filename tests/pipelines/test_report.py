@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipelines.report import (
     counts_line,
     dead_table,
     drift_table,
+    owed_table,
     partitions_table,
     read_status,
     sinks_table,
@@ -26,11 +28,13 @@ from pipelines.report import (
 from pipelines.tables import shown
 from schemas.dead_letter import DeadLetter
 from schemas.drift import Change
-from schemas.receipt import Outcomes, Run
+from schemas.ledger import Owing, Payment
+from schemas.receipt import Outcomes
+from schemas.runs import Run
 from transforms.account import Settled
 from transforms.dead_letters import write_dead_letters
 from transforms.drift import Seen
-from transforms.owed import owe, pay
+from transforms.owed import changed, write
 from transforms.state_store import StateStore, place
 
 SOURCE = "contoso.servicebus.windows.net/defender/$Default"
@@ -82,13 +86,25 @@ class TestAccounts:
 
     def test_what_was_paid_counts_as_what_it_became(self, store: StateStore) -> None:
         settle(store, "siem", "0", 9, delivered=2, owed=8)
-        owe(store, "siem", SOURCE, "0", 2, 9, [Run(2, 9, 0)])
-        pay(store, "siem", SOURCE, "0", [Run(2, 5, 0)], [Run(6, 6, 0)])
+        owing = Owing(9, [Run(2, 9, 0)], 1_600_000_000_000)
+        payment = Payment([Run(2, 5, 0)], [Run(6, 6, 0)])
+        write(store, "siem", SOURCE, "0", [owing], payment)
         (account,) = accounts_of(store, ["siem"])
         assert account.outcomes == Outcomes(6, 0, 0, 1, 3)
         assert account.holds
-        (unpaid,) = accounts_of(store, ["siem"], paid=False)
-        assert unpaid.outcomes == Outcomes(2, 0, 0, 0, 8)
+        assert account.since_ms == 1_600_000_000_000
+        write(store, "siem", SOURCE, "0", (), Payment([Run(7, 9, 0)]))
+        changed(store, "siem")
+        (account,) = accounts_of(store, ["siem"])
+        assert account.outcomes == Outcomes(9, 0, 0, 1, 0)
+        assert account.since_ms == 0
+
+    def test_the_pipeline_says_how_paying_goes(self, store: StateStore) -> None:
+        said = {"circuit": "closed", "behind": True, "paying_per_second": 12.5}
+        store.put("status.json", msgspec.json.encode({"sinks": {"siem": said}}))
+        siem, other = accounts_of(store, ["siem", "other"])
+        assert (siem.circuit, siem.behind, siem.paying) == ("closed", True, 12.5)
+        assert (other.circuit, other.behind, other.paying) == ("", False, 0.0)
 
     def test_a_sink_that_settled_nothing_has_an_empty_account(self, store: StateStore) -> None:
         (account,) = accounts_of(store, ["siem"])
@@ -106,6 +122,45 @@ class TestAccounts:
         ]
         table = sinks_table(accounts, circuits=True, arrived={"b": 1234})
         assert [row[-2:] for row in plain(table)] == [["0", "open"], ["1,234", "-"]]
+
+
+class TestOwed:
+    def row(self, running: bool = True, ago: float = 0, **fields: Any) -> list[str]:
+        """Of a sink that is owed 1,200 records."""
+        since_ms = int((time.time() - ago) * 1000) if ago else 0
+        account = SinkAccount("siem", 1_200, Outcomes(owed=1_200), since_ms=since_ms, **fields)
+        ((name, records, *cells),) = plain(owed_table([account], running))
+        assert (name, records) == ("siem", "1,200")
+        return cells
+
+    @pytest.mark.parametrize(
+        ("ago", "said"),
+        [(1, "1 s"), (119, "119 s"), (300, "5 min"), (7_199, "120 min"), (18_000, "5 h"),
+         (3 * 86_400, "3 days")],
+    )  # fmt: skip
+    def test_since_when_is_a_time_and_an_age(self, ago: float, said: str) -> None:
+        assert re.fullmatch(rf"\d\d-\d\d \d\d:\d\d, {said}", self.row(ago=ago)[0])
+
+    def test_since_when_may_be_unknown(self) -> None:
+        assert self.row()[0] == "-"
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"paying": 400.0, "circuit": "closed"}, ["400/s", "about 3 s"]),
+            ({"paying": 1.0, "behind": True}, ["1/s, but more comes", "over 20 min"]),
+            ({"paying": 400.0, "circuit": "open"}, ["no, circuit open", "-"]),
+            ({"circuit": "closed"}, ["not yet", "-"]),
+            ({"paying": 400.0, "running": False}, ["no, nothing runs", "-"]),
+        ],
+    )
+    def test_how_paying_goes(self, fields: dict[str, Any], said: list[str]) -> None:
+        assert self.row(**fields)[1:] == said
+
+    def test_only_sinks_that_are_owed_something_have_a_row(self) -> None:
+        accounts = [SinkAccount("a", 1, Outcomes(1)), SinkAccount("b", 1, Outcomes(owed=1))]
+        assert [row[0] for row in plain(owed_table(accounts, running=True))] == ["b"]
+        assert owed_table(accounts[:1], running=True).row_count == 0
 
 
 class TestPartitions:
@@ -172,7 +227,7 @@ class TestDeadLetters:
 
 class TestHostileTexts:
     def test_none_reaches_the_terminal_as_more_than_text(self, store: StateStore) -> None:
-        settle(store, HOSTILE, HOSTILE, 1, delivered=1)
+        settle(store, HOSTILE, HOSTILE, 1, owed=1)
         write_dead_letters(store, [letter(1, HOSTILE, HOSTILE)])
         known = {"source": HOSTILE, "partition": HOSTILE, "next": 3, "error": HOSTILE}
         store.put("status.json", msgspec.json.encode({"partitions": [known], "sinks": {}}))
@@ -181,6 +236,7 @@ class TestHostileTexts:
             dead_table(store),
             partitions_table(store, [HOSTILE]),
             sinks_table(accounts, circuits=True),
+            owed_table(accounts, running=True),
         ):
             seen = text(table, 400)
             assert "[red]red[/] [link=http://x]y[/link] [/]" in seen, "markup was taken as such"

@@ -33,7 +33,7 @@ def status(site: Site) -> str:
 
 def rows(output: str, title: str) -> list[list[str]]:
     """The cells of the table with this title."""
-    below = output[output.index(title) :].splitlines()[2:]  # the title, the header
+    below = output[output.index(title) :].lstrip().splitlines()[2:]  # the title, the header
     found = itertools.takewhile(lambda line: line[:1].strip(), below)
     return [re.split(r" {2,}", line.strip()) for line in found]
 
@@ -73,6 +73,18 @@ def test_after_a_run_it_shows_the_same_and_the_dead_letters(site: Site) -> None:
     assert splunk[:8] == ["splunk", "12", "9", "0", "0", "3", "0", "holds"]
     assert siem[:8] == ["siem", "12", "10", "0", "0", "2", "0", "holds"]
     assert sorted(row[0] for row in rows(output, "dead letters")) == ["parse", "parse", "splunk"]
+
+
+def test_what_is_owed_is_told_with_what_happens_next(site: Site) -> None:
+    site.write(patience=0.3)
+    site.hec.refuse()
+    site.hub.publish(HUB, alerts(10).values(), partition=0)
+    site.call("run", "-c", str(site.settings), "--until-caught-up", "--quiet")
+    output = status(site)
+    sink, records, since, *paying = rows(output, "\nowed ")[0]
+    assert (sink, records, paying) == ("splunk", "10", ["no, nothing runs", "-"])
+    assert re.fullmatch(r"\d\d-\d\d \d\d:\d\d, \d+ s", since)
+    assert "`alertbeam redeliver`" in output
 
 
 def test_a_process_that_is_gone_is_not_running(site: Site) -> None:

@@ -9,8 +9,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ledger import IOU, Ledger, subtract
-from schemas.receipt import Outcome, Outcomes, Receipt, Run, runs
+from schemas.ledger import IOU, Ledger, Owing, Payment
+from schemas.receipt import Outcome, Outcomes, Receipt
+from schemas.runs import Run, runs
 
 Address = tuple[int, int]
 
@@ -68,11 +69,11 @@ def stories(draw: st.DrawFn) -> Story:
 def test_the_position_is_the_settled_prefix_and_the_sums_are_exact(story: Story) -> None:
     ledger = Ledger(story.position)
     came: dict[int, dict[Address, Outcome]] = {}
-    owed: list[Address] = []
     for made, part in story.receipts:
         came.setdefault(made.last, {}).update(part)
         ledger.add(made)
-        owed += unfold(ledger.advance())
+        ledger.advance()
+        owed = [address for entry in ledger.owing for address in unfold(entry.owed)]
 
         position = story.position
         settled: dict[Address, Outcome] = {}
@@ -92,14 +93,37 @@ def test_the_position_is_the_settled_prefix_and_the_sums_are_exact(story: Story)
     assert not ledger.open, "all receipts came, and yet something is open"
 
 
-@given(stories())
-def test_owed_records_come_in_the_order_of_their_sequence_numbers(story: Story) -> None:
+@given(stories(), st.data())
+def test_what_is_owed_comes_batch_by_batch_in_order_until_it_is_written(
+    story: Story, data: st.DataObject
+) -> None:
     ledger = Ledger(story.position)
-    owed = []
+    came: list[Owing] = []
+    written = -1
     for made, _ in story.receipts:
         ledger.add(made)
-        owed += ledger.advance()
-    assert [run.first for run in owed] == sorted(run.first for run in owed)
+        ledger.advance()
+        came += [entry for entry in ledger.owing if entry not in came]
+        assert ledger.owing == [entry for entry in came if entry.last > written]
+        if data.draw(st.booleans()):
+            written = max(written, data.draw(st.integers(-1, ledger.position)))
+            ledger.written(written)
+    lasts = [entry.last for entry in came]
+    assert lasts == sorted(set(lasts))
+    assert all(run.last <= entry.last for entry in came for run in entry.owed)
+    assert all(entry.owed == runs(unfold(entry.owed)) for entry in came)
+
+
+def test_what_is_owed_says_since_when() -> None:
+    """By its oldest record; where that is not said, about: the youngest of the batch."""
+    ledger = Ledger(-1)
+    for first, size, since_ms in ((0, 2, 70), (0, 2, 40), (10, 1, 0), (20, 2, 90)):
+        part = receipt(first, first + 9, size, Outcomes(owed=1), [Run(first, first, 0)], 99)
+        part.since_ms = since_ms
+        ledger.add(part)
+    ledger.add(receipt(20, 29, 2, Outcomes(delivered=1), enqueued_ms=50))
+    ledger.advance()
+    assert [entry.since_ms for entry in ledger.owing] == [40, 99, 90]
 
 
 @given(stories())
@@ -111,7 +135,7 @@ def test_a_receipt_at_or_before_the_position_changes_nothing(story: Story) -> No
     before = msgspec.msgpack.encode(ledger)
     for made, _ in story.receipts:
         ledger.add(made)
-        assert ledger.advance() == []
+        ledger.advance()
     assert msgspec.msgpack.encode(ledger) == before
 
 
@@ -148,21 +172,22 @@ def test_a_ledger_goes_on_where_its_byte_form_was_taken(story: Story) -> None:
         kept = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=Ledger)
         for one in (ledger, kept):
             one.add(made)
-        assert ledger.advance() == kept.advance()
+            one.advance()
         assert ledger == kept
 
 
 def test_a_batch_without_records_settles_by_its_receipt() -> None:
     ledger = Ledger(9)
     ledger.add(receipt(10, 14, 0, Outcomes()))
-    assert ledger.advance() == []
-    assert (ledger.position, ledger.records) == (14, 0)
+    ledger.advance()
+    assert (ledger.position, ledger.records, ledger.owing) == (14, 0, [])
 
 
 def test_a_straddling_batch_counts_only_what_lies_beyond_the_position() -> None:
     ledger = Ledger(5)
     ledger.add(receipt(1, 10, 10, Outcomes(delivered=3, owed=2, earlier=5), [Run(9, 10, 0)]))
-    assert ledger.advance() == [Run(9, 10, 0)]
+    ledger.advance()
+    assert [entry.owed for entry in ledger.owing] == [[Run(9, 10, 0)]]
     assert (ledger.position, ledger.records) == (10, 5)
     assert ledger.outcomes == Outcomes(delivered=3, owed=2)
 
@@ -179,7 +204,7 @@ def test_fewer_ends_than_records_hold_the_position() -> None:
     ledger = Ledger(-1)
     ledger.add(receipt(0, 4, 5, Outcomes(delivered=4)))
     ledger.add(receipt(5, 9, 5, Outcomes(delivered=5)))
-    assert ledger.advance() == []
+    ledger.advance()
     assert (ledger.position, ledger.records) == (-1, 0)
 
 
@@ -192,55 +217,55 @@ def test_a_gap_holds_the_position() -> None:
 
 # ------------------------------------------------------------------------------ what is owed
 
-some = st.sets(st.tuples(st.integers(0, 15), st.integers(0, 2)), max_size=25)
+owed_sets = st.sets(st.tuples(st.integers(0, 15), st.integers(0, 2)), max_size=25).map(runs)
 
 
-@st.composite
-def cut_up(draw: st.DrawFn, addresses: st.SearchStrategy[set[Address]] = some) -> list[Run]:
-    """Runs as they come from several receipts: in any order, cut anywhere, perhaps twice."""
-    found = [
-        Run(first, last, run.index)
-        for run in runs(draw(addresses))
-        for first, last in (
-            [(run.first, run.last)]
-            if len(run) == 1 or draw(st.booleans())
-            else [(run.first, run.first), (run.first + 1, run.last)]
-        )
-    ]
-    return draw(st.permutations(found))
-
-
-@given(cut_up(), cut_up())
-def test_subtracting_runs_is_subtracting_sets(left: list[Run], minus: list[Run]) -> None:
-    result = subtract(left, minus + minus)
-    assert sorted(unfold(result)) == sorted(set(unfold(left)) - set(unfold(minus)))
-    assert result == sorted(result)
-
-
-@given(cut_up(), st.lists(st.tuples(cut_up(), cut_up()), max_size=4))
+@given(owed_sets, st.lists(st.tuples(owed_sets, owed_sets), max_size=4))
 def test_paying_an_iou_is_striking_addresses_out_of_a_set(
     owed: list[Run], payments: list[tuple[list[Run], list[Run]]]
 ) -> None:
-    iou = IOU(list(owed))
+    iou = IOU(owed)
     left = set(unfold(owed))
     delivered = dead = 0
     for sent, refused in payments:
-        iou.pay(sent, refused)
+        iou.pay(Payment(sent, refused))
         delivered += len(left & set(unfold(sent)))
         left -= set(unfold(sent))
         dead += len(left & set(unfold(refused)))
         left -= set(unfold(refused))
-        assert sorted(unfold(iou.owed)) == sorted(left)
+        assert iou.owed == runs(left)
         assert (iou.count, iou.delivered, iou.dead) == (len(left), delivered, dead)
     assert iou.count + iou.delivered + iou.dead == len(unfold(owed))
 
 
 def test_paying_twice_pays_once() -> None:
     iou = IOU([Run(1, 10, 0)])
-    iou.pay([Run(2, 4, 0)], [])
-    iou.pay([Run(2, 4, 0)], [Run(3, 3, 0)])
+    iou.pay(Payment([Run(2, 4, 0)]))
+    iou.pay(Payment([Run(2, 4, 0)], [Run(3, 3, 0)]))
     assert (iou.owed, iou.delivered, iou.dead) == ([Run(1, 1, 0), Run(5, 10, 0)], 3, 0)
 
 
-def test_only_the_same_record_of_an_event_is_struck_out() -> None:
-    assert subtract([Run(1, 3, 0)], [Run(1, 3, 1)]) == [Run(1, 3, 0)]
+def test_receipts_of_payments_make_one_payment() -> None:
+    payment = Payment()
+    for first in (10, 0):
+        made = receipt(first, first + 9, 2, Outcomes(delivered=1, dead=1), [], first + 5)
+        made.delivered, made.dead = [Run(first, first, 0)], [Run(first + 1, first + 1, 0)]
+        payment.add(made)
+    iou = IOU([Run(0, 19, 0)])
+    iou.pay(payment)
+    assert (iou.count, iou.delivered, iou.dead) == (16, 2, 2)
+    assert (payment.last, payment.enqueued_ms) == (19, 15)
+
+
+def test_since_when_it_is_owed_moves_on_as_the_oldest_is_paid() -> None:
+    iou = IOU([Run(0, 99, 0), Run(5, 5, 1)], since_ms=1_000)
+    iou.pay(Payment([Run(0, 9, 0)], last=9, enqueued_ms=1_009))
+    assert iou.since_ms == 1_000, "5.1 is older"
+    iou.pay(Payment([Run(5, 5, 1)], last=5, enqueued_ms=1_005))
+    assert iou.since_ms == 1_005
+    iou.pay(Payment([Run(50, 59, 0)], last=59, enqueued_ms=1_059))
+    assert iou.since_ms == 1_005
+    iou.pay(Payment([Run(10, 49, 0)], last=49, enqueued_ms=1_049))
+    assert iou.since_ms == 1_049
+    iou.pay(Payment([Run(0, 9, 0)], last=9, enqueued_ms=2_000))
+    assert iou.since_ms == 1_049, "nothing was paid"

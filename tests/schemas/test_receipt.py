@@ -16,31 +16,6 @@ def unfold(found: list[Run]) -> list[tuple[int, int]]:
     return [(sequence, r.index) for r in found for sequence in range(r.first, r.last + 1)]
 
 
-@given(addresses)
-def test_runs_hold_exactly_the_addresses_each_once_and_in_order(
-    given: set[tuple[int, int]],
-) -> None:
-    found = runs(given)
-    assert sorted(unfold(found)) == sorted(given)
-    assert found == sorted(found)
-    assert sum(len(run) for run in found) == len(given)
-
-
-@given(addresses)
-def test_no_two_runs_could_be_one(given: set[tuple[int, int]]) -> None:
-    found = runs(given)
-    ends = {(run.last + 1, run.index) for run in found}
-    assert not ends & {(run.first, run.index) for run in found}
-
-
-def test_an_address_that_is_given_twice_counts_once() -> None:
-    assert runs([(5, 0), (5, 0), (4, 0)]) == [Run(4, 5, 0)]
-
-
-def test_records_of_one_event_are_runs_of_their_own() -> None:
-    assert runs([(7, 0), (7, 1), (8, 0)]) == [Run(7, 7, 1), Run(7, 8, 0)]
-
-
 def test_the_outcomes_stand_in_the_order_of_their_numbers() -> None:
     """Counts are kept in lists by outcome, and become fields by position."""
     assert tuple(outcome.name.lower() for outcome in Outcome) == Outcomes.__struct_fields__[:5]

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.dead_letter import DeadLetter
-from transforms.dead_letters import CAPTURE_SCHEMA, read_dead_letters, write_dead_letters
+from transforms.capture import CAPTURE_SCHEMA
+from transforms.dead_letters import read_dead_letters, write_dead_letters
 from transforms.state_store import StateStore
 
 SOURCE = "contoso.servicebus.windows.net/defender/$Default"
