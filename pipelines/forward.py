@@ -34,12 +34,15 @@ def forward(
     subscriptions: Mapping[str, Subscription],
     run: str,
     shift: Shift | None = None,
+    carry: bool = False,
 ) -> None:
     """Add the graph to `pipeline`. Nothing on the way to a sink needs a timer, a GroupByKey or a
     Flatten: there, all of it fuses into one stage on the local runner (a test reads that).
 
     read: `PBegin → PCollection[Batch]`. run: names what this process keeps for the run (links,
-    engines). shift: set on the local runner, where windows fire when a shift ends.
+    engines). shift: set on the local runner, where windows fire when a shift ends. carry: whether
+    a batch may end at a sink in a later bundle, so that no sink holds up another: where the state
+    store says what is settled, and whoever runs this drains it (docs/adr/0010).
     """
     store = StateStore(str(settings.state))
     kept = accounts(settings)
@@ -63,7 +66,8 @@ def forward(
     for entry in settings.sinks:
         if entry.send == "alerts":
             routed = alerts | f"Route to {entry.name}" >> Route(entry.name, entry.where)
-            receipts = routed | f"Write to {entry.name}" >> WriteTo(entry.build(), run, store)
+            write = WriteTo(entry.build(), run, store, carry)
+            receipts = routed | f"Write to {entry.name}" >> write
             _ = receipts | f"Account for {entry.name}" >> Account(entry.name, kept, store)
     if kept == (DIGESTS,):
         _ = (

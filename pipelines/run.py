@@ -20,6 +20,7 @@ from apache_beam import Pipeline
 from apache_beam.metrics.metric import MetricResults
 
 from pipelines.forward import accounts, forward
+from pipelines.redeliver import owed_to, pay
 from pipelines.runners import Choice, choose
 from pipelines.settings import Settings, SourceEntry
 from schemas.alert import Subscription
@@ -31,6 +32,7 @@ from transforms.drift import close as close_watch
 from transforms.enrich import load_subscriptions
 from transforms.read.access import EventHubsAccess
 from transforms.read.event_hubs import END, Partition, ReadEventHubs
+from transforms.read.payer import close_payer, payer
 from transforms.read.reader import PartitionStatus, close_session, session
 from transforms.read.sdk import HubError, kept_sequences, partition_ids
 from transforms.secrets import SecretError
@@ -139,6 +141,10 @@ class Run:
                             raise RunError(
                                 "not everything was read:\n  " + "\n  ".join(self._unread)
                             )
+                        pay(
+                            self.settings, self.name, self._sinks, subscriptions, self.runner,
+                            self._say,
+                        )  # fmt: skip
                         break
                 else:
                     failures += 1
@@ -150,6 +156,7 @@ class Run:
         finally:
             self._ended.set()
             self._last = self.status()
+            close_payer(self.name)
             close_session(self.name)
             close_all(self.name)
             close_watch(self.name, self.store)
@@ -168,8 +175,7 @@ class Run:
 
     def _shift(self, subscriptions: Mapping[str, Subscription]) -> bool:
         """One Beam run from the checkpoint to a drain; whether it went well."""
-        reading = session(self.name)
-        reading.draining = self._stopping.is_set()
+        self._draining(self._stopping.is_set())
         self._added.clear()
         self._number += 1
         self.store.put("shift", str(self._number).encode())
@@ -177,9 +183,10 @@ class Run:
         shift = Shift(self._number, self._drained_ms)
         pipeline = Pipeline(runner=self.runner.runner)
         partitions = self._partitions()
+        owed = None if self._until_caught_up else owed_to(self.settings, self._sinks)
         forward(
-            pipeline, ReadEventHubs(self.name, partitions), self.settings, subscriptions,
-            self.name, shift,
+            pipeline, ReadEventHubs(self.name, partitions, owed), self.settings, subscriptions,
+            self.name, shift, carry=not self._until_caught_up,
         )  # fmt: skip
         failed: list[BaseException] = []
 
@@ -200,7 +207,7 @@ class Run:
             worker.join(0.1)
             beyond = beyond or self._beyond()
             if beyond or time.time() >= end or self._added.is_set() or self._stopping.is_set():
-                self._drain()
+                self._draining(True)
                 worker.join()
         if beyond:
             raise RunError(beyond)
@@ -209,6 +216,8 @@ class Run:
             _LOGGER.error("shift %d failed: %s", self._number, failed[0], exc_info=failed[0])
             self._say(f"shift {self._number} failed, its work is done again: {_brief(failed[0])}")
             forget(self.name)
+            if paying := payer(self.name):
+                paying.forget()
             return False
         self._drained_ms = drained_ms
         hand_over(self.name, self.store)
@@ -232,8 +241,11 @@ class Run:
                     return _made_anew(place, status.next, following)
         return ""
 
-    def _drain(self) -> None:
-        session(self.name).draining = True
+    def _draining(self, now: bool) -> None:
+        """Sinks first: the bundle that sees the reading end must find nothing left in flight."""
+        for engine in engines(self.name):
+            engine.draining = now
+        session(self.name).draining = now
 
     def _end_of_shift(self, building: float) -> float:
         """When to drain, epoch seconds: at the next window boundary, an early pane's time, or
@@ -268,6 +280,9 @@ class Run:
                     raise RunError(_made_anew(f"{source}/{partition}", first, stop))
                 if empty:
                     first = stop
+                # The first receipt to come need not be the first batch's: an account that began
+                # there would never count what lies before.
+                begin(self.store, self._sinks, Origin(source, partition), first - 1)
                 found.append(Partition(source, partition, known.entry.event_hubs, first, stop))
         return found
 

@@ -95,10 +95,18 @@ class Site:
         return StateStore(str(self.state))
 
     def write(
-        self, *, sinks: str = SINKS, more: str = "", patience: float = 2, sources: str = SOURCES
+        self,
+        *,
+        sinks: str | list[dict[str, Any]] = SINKS,
+        more: str = "",
+        patience: float = 2,
+        sources: str = SOURCES,
     ) -> Path:
-        """Write the settings file."""
-        sinks = sinks.format(hec=self.hec.url, syslog=self.syslog.address, patience=patience)
+        """Write the settings file. sinks: text with places for the receivers, or entries."""
+        if isinstance(sinks, list):
+            sinks = "".join(f"  - {json.dumps(entry)}\n" for entry in sinks)
+        else:
+            sinks = sinks.format(hec=self.hec.url, syslog=self.syslog.address, patience=patience)
         self.settings.write_text(f"sources:\n{sources}sinks:\n{sinks}state: state\n{more}")
         return self.settings
 

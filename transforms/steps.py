@@ -19,9 +19,11 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from schemas.alert import Alert, Subscription
-from schemas.batch import AlertBatch, Batch
+from schemas.batch import AlertBatch, Batch, Dropped, Record
 from schemas.dead_letter import DeadLetter
 from schemas.digest import to_alert
+from schemas.receipt import Outcome
+from schemas.runs import addresses, clip
 from transforms import coders
 from transforms.dead_letters import write_dead_letters
 from transforms.digest import Tally, add, digest, digest_key, merge
@@ -68,7 +70,7 @@ class _Parse(beam.DoFn):
     def process(self, batch: Batch) -> Iterator[AlertBatch]:
         parsed, letters = parse_batch(batch, self._masking)
         if batch.wanted is not None:
-            parsed, letters = _only_wanted(batch, parsed), []  # dead letters were written before
+            parsed, letters = _only_wanted(batch, parsed, letters)
         self._letters.extend(letters)
         self._count(parsed.alerts)
         self._watch.look(parsed.alerts)
@@ -95,14 +97,33 @@ class _Parse(beam.DoFn):
         self._watch.save()
 
 
-def _only_wanted(batch: Batch, parsed: AlertBatch) -> AlertBatch:
-    wanted = {
-        (sequence, run.index)
-        for run in batch.wanted or []
-        for sequence in range(max(run.first, batch.first), min(run.last, batch.last) + 1)
-    }
+def _only_wanted(
+    batch: Batch, parsed: AlertBatch, letters: list[DeadLetter]
+) -> tuple[AlertBatch, list[DeadLetter]]:
+    """Of a batch that pays: the records that it is about. Other dead letters were written before;
+    what was understood once and is no more, as this is another version, is one now."""
+    wanted = {*addresses(clip(batch.wanted or [], batch.first, batch.last))}
     alerts = [alert for alert in parsed.alerts if (alert.sequence, alert.index) in wanted]
-    return msgspec.structs.replace(parsed, size=len(alerts), alerts=alerts, dropped=[])
+    lost = wanted - {(alert.sequence, alert.index) for alert in alerts}
+    dead = {(letter.sequence, letter.index): letter for letter in letters}
+    at_all = {record.sequence: record for record in batch.records}
+    found = [
+        dead.get(each) or _vanished(batch, each, at_all)
+        for each in sorted(lost)
+        if each[0] in at_all
+    ]
+    dropped = [Dropped(letter.sequence, letter.index, Outcome.DEAD) for letter in found]
+    parsed = msgspec.structs.replace(
+        parsed, size=len(alerts) + len(dropped), alerts=alerts, dropped=dropped
+    )
+    return parsed, found
+
+
+def _vanished(batch: Batch, at: tuple[int, int], records: Mapping[int, Record]) -> DeadLetter:
+    record = records[at[0]]
+    reason = "it was owed, and the event holds no such record any more"
+    source, partition = batch.origin.source, batch.origin.partition
+    return DeadLetter(source, partition, *at, record.enqueued_ms, "parse", reason, record.body)
 
 
 class Parse(beam.PTransform):

@@ -1,14 +1,16 @@
-"""Writing to one sink: encode, hand to its delivery engine, wait, and say how each record ended.
+"""Writing to one sink: encode, hand to its delivery engine, and say how each record ended.
 
-`process` never waits for the system; `finish_bundle` waits for what is in flight, bounded by the
-sink's patience. Sinks send side by side, so a bundle takes as long as the slowest of them, and a
-sink whose circuit is open costs the others nothing.
+Sinks send side by side. At the end of a bundle each is waited for: where the state store is the
+authority (the local runner), only for a moment; a batch that has not ended by then is said to
+have in a later bundle, so a sink that is slow or hangs holds up nobody. Where the runner's own
+state is the authority, everything must have ended, within the sink's patience.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
@@ -18,11 +20,14 @@ from apache_beam.utils.windowed_value import WindowedValue
 from schemas.alert import Alert
 from schemas.batch import AlertBatch, Origin
 from schemas.dead_letter import DeadLetter
-from schemas.receipt import Outcome, Outcomes, Receipt, runs
+from schemas.receipt import Outcome, Outcomes, Receipt
+from schemas.runs import Run, runs
 from transforms import coders
 from transforms.account import settled
 from transforms.dead_letters import write_dead_letters
 from transforms.delivery.engine import Engine, Parcel, engine_for, printable
+from transforms.read.payer import payer
+from transforms.read.reader import session
 from transforms.sinks.base import Sink
 from transforms.state_store import StateStore, place
 
@@ -30,6 +35,9 @@ __all__ = ["DigestsOnly", "WriteDigests", "WriteTo", "parcels", "receipt"]
 
 
 _DIGESTS = Origin("digests", "0")
+_HOLD = 0.25  # seconds that a sink may hold up the others, once; old alerts can wait longer:
+_OLD_HOLD = (0.1, 2.0)  # a part of their age, and at most so many seconds
+_BRIEF = 0.02  # seconds, as long as it has not made good what it was waited for
 
 
 def parcels(sink: Sink[Any], batch: AlertBatch, after: int) -> list[Parcel]:
@@ -47,7 +55,7 @@ def _parcel(sink: Sink[Any], alert: Alert, origin: Origin) -> Parcel:
     except Exception as error:  # noqa: BLE001 - its bug must not stop the partition
         payload, dead = b"", f"the encoder failed: {type(error).__name__}"
     outcome = Outcome.DEAD if dead else None
-    return Parcel(alert.sequence, alert.index, payload, alert, outcome, dead)
+    return Parcel(alert.sequence, alert.index, payload, alert, outcome, dead, origin)
 
 
 def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Receipt:
@@ -61,10 +69,11 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
         assert parcel.outcome is not None, "the engine left a record without an outcome"
         counts[parcel.outcome] += 1
 
-    def ended(outcome: Outcome) -> Any:
+    def ended(outcome: Outcome) -> list[Run]:
         if not counts[outcome]:
             return []
-        return runs((p.sequence, p.index) for p in sent if p.outcome is outcome)
+        ways = (sent, batch.dropped)
+        return runs((r.sequence, r.index) for way in ways for r in way if r.outcome is outcome)
 
     paying = batch.only is not None
     outcomes = Outcomes(*counts)
@@ -84,6 +93,9 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
         batch.only,
         ended(Outcome.DELIVERED) if paying else [],
         ended(Outcome.DEAD) if paying else [],
+        min((p.alert.enqueued_ms for p in sent if p.alert and p.outcome is Outcome.OWED), default=0)
+        if outcomes.owed
+        else 0,
     )
 
 
@@ -99,40 +111,78 @@ class _ToSink(beam.DoFn):
         self._engine: Engine = engine_for(self._sink, self._run)
 
 
+class _Sent(NamedTuple):
+    """A batch whose records are on their way."""
+
+    batch: AlertBatch
+    parcels: list[Parcel]
+    after: int
+
+    @property
+    def ended(self) -> bool:
+        return all(parcel.outcome is not None for parcel in self.parcels)
+
+
 class _Write(_ToSink):
+    def __init__(self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False) -> None:
+        super().__init__(sink, run, store)
+        self._carry = carry
+
     def setup(self) -> None:
         super().setup()
         # After a crash the partition is read again from the least position of all sinks; what
         # this sink had settled beyond it is not sent twice.
         accounts = settled(self._store, self._sink.name)
         self._settled = {origin: entry.position for origin, entry in accounts.items()}
+        self._sent: list[_Sent] = []
+        self._lagging = False  # it was waited for in vain
+        if self._carry:
+            self._engine.ended = session(self._run).nudge  # its receipt wants a bundle
 
     def start_bundle(self) -> None:
-        self._sent: list[tuple[AlertBatch, list[Parcel], int]] = []
+        self._may_wait = _BRIEF if self._lagging else _HOLD
+        self._waited = 0.0
 
     def process(self, batch: AlertBatch) -> None:
         after = -1
         if batch.only is None:
             after = self._settled.get(batch.origin, -1)
         sent = parcels(self._sink, batch, after)
-        self._engine.submit([parcel for parcel in sent if parcel.outcome is None])
-        self._sent.append((batch, sent, after))
+        fresh = [parcel for parcel in sent if parcel.outcome is None]
+        if batch.only is not None:
+            self._engine.submit_arrears(fresh)
+        else:
+            if self._carry and not self._lagging and batch.alerts:
+                part, most = _OLD_HOLD
+                age = time.time() - batch.alerts[-1].enqueued_ms / 1000
+                self._may_wait = max(self._may_wait, min(part * age, most))
+            began = time.monotonic()
+            left = max(0.0, self._may_wait - self._waited)
+            self._engine.submit(fresh, left if self._carry else None)
+            self._waited += time.monotonic() - began
+        self._sent.append(_Sent(batch, sent, after))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        self._engine.settle()
+        if self._carry and not session(self._run).draining:
+            left = max(_BRIEF, self._may_wait - self._waited)
+            self._lagging = not self._engine.settle(left)
+        else:
+            self._engine.settle()
+        ended = [sent for sent in self._sent if sent.ended]
+        self._sent = [sent for sent in self._sent if not sent.ended]
         letters = [
             _letter(self._sink.name, batch.origin, parcel)
-            for batch, sent, _ in self._sent
-            for parcel in sent
+            for batch, parcels, _ in ended
+            for parcel in parcels
             if parcel.outcome is Outcome.DEAD
         ]
         if letters:
             write_dead_letters(self._store, letters)
-        for batch, sent, after in self._sent:
-            yield WindowedValue(
-                receipt(self._sink.name, batch, sent, after), MIN_TIMESTAMP, [GlobalWindow()]
-            )
-        self._sent = []
+        for sent in ended:
+            said = receipt(self._sink.name, *sent)
+            if said.only is not None and (paying := payer(self._run)):
+                paying.done(said.only, sent.batch.origin, said.delivered + said.dead, said.owed)
+            yield WindowedValue(said, MIN_TIMESTAMP, [GlobalWindow()])
 
 
 def _letter(sink: str, origin: Origin, parcel: Parcel) -> DeadLetter:
@@ -151,11 +201,14 @@ def _letter(sink: str, origin: Origin, parcel: Parcel) -> DeadLetter:
 
 
 class WriteTo(beam.PTransform):
-    """`PCollection[AlertBatch]`, routed for this sink → `PCollection[Receipt]`."""
+    """`PCollection[AlertBatch]`, routed for this sink → `PCollection[Receipt]`.
 
-    def __init__(self, sink: Sink[Any], run: str, store: StateStore) -> None:
+    carry: whether a batch may end in a later bundle than it came in.
+    """
+
+    def __init__(self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False) -> None:
         super().__init__()
-        self._write = _Write(sink, run, store)
+        self._write = _Write(sink, run, store, carry)
 
     def expand(self, batches: Any) -> Any:
         return batches | "Send" >> beam.ParDo(self._write).with_output_types(Receipt)

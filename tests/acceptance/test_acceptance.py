@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import random
 import signal
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from pipelines.local.events import defender_alert
 from pipelines.report import SinkAccount, accounts_of
-from schemas.kinds import understand
-from tests.site import HUB, Site, stop, wait_for
+from tests.acceptance.load import Publisher, Watch
+from tests.site import Site, stop, wait_for
 from transforms.state_store import StateStore
 
 RATE = 2_000  # alerts a second
@@ -36,73 +32,24 @@ SINKS = """\
 """
 
 
-class _Publisher(threading.Thread):
-    """RATE unique alerts a second for SECONDS; remembers each one's stable id and severity."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(daemon=True)
-        self.site = site
-        self.severity: dict[str, str] = {}
-        self.began = 0.0
-
-    def run(self) -> None:
-        rng = random.Random(7)
-        now = datetime.datetime.now(datetime.timezone.utc)
-        shapes = [defender_alert(rng, now) for _ in range(200)]
-        bodies = [json.dumps(shape, separators=(",", ":")).encode() for shape in shapes]
-        self.began = time.monotonic()
-        for number in range(RATE * SECONDS // 20):
-            batch = []
-            for at in range(20):
-                which = (number * 20 + at) % len(shapes)
-                identity = shapes[which]["SystemAlertId"].encode()
-                body = bodies[which].replace(identity, b"%s-%06d" % (identity, number * 20 + at))
-                alert = understand(body)
-                self.severity[alert.event_id] = alert.severity
-                batch.append(body)
-            self.site.hub.publish(HUB, batch)
-            ahead = self.began + (number + 1) * 20 / RATE - time.monotonic()
-            if ahead > 0:
-                time.sleep(ahead)
-
-
-class _Watch(threading.Thread):
-    """The longest time in which nothing came to the syslog receiver."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(daemon=True)
-        self.site = site
-        self.longest = 0.0
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        count, since = self.site.syslog.received, time.monotonic()
-        while not self.ended.wait(0.02):
-            now = time.monotonic()
-            if self.site.syslog.received != count:
-                count, since = self.site.syslog.received, now
-            self.longest = max(self.longest, now - since)
-
-
 @pytest.mark.timeout(400)
 def test_every_alert_arrives_through_an_outage_and_a_kill_and_the_account_holds(
     tmp_path: Path,
 ) -> None:
     with Site(tmp_path) as site:
-        settings = site.write(sinks=SINKS, patience=PATIENCE)
-        publisher = _Publisher(site)
-
-        def at(second: float) -> None:
-            time.sleep(max(0.0, publisher.began + second - time.monotonic()))
+        site.write(sinks=SINKS, patience=PATIENCE)
+        publisher = Publisher(site, RATE, RATE * SECONDS)
+        at = publisher.at
 
         running = site.run()
         publisher.start()
         wait_for(lambda: site.syslog.received > RATE, why="the run delivers")
-        watch = _Watch(site)
+        watch = Watch(lambda: site.syslog.received)
         watch.start()
         at(OUTAGE[0])
         site.hec.refuse()
         at(OUTAGE[1])
+        owed = _accounts(site)["splunk"].outcomes.owed
         site.hec.accept()
         at(KILL)
         watch.ended.set()
@@ -112,12 +59,10 @@ def test_every_alert_arrives_through_an_outage_and_a_kill_and_the_account_holds(
         running = site.run()
         publisher.join()
         wait_for(lambda: len(site.syslog.ids()) >= RATE * SECONDS, 60, "the run caught up")
+        wait_for(lambda: not _accounts(site)["splunk"].outcomes.owed, 60, "what is owed is paid")
         time.sleep(1)
         output = stop(running)
         assert running.returncode == 0, output
-        owed = _accounts(site)["splunk"].outcomes.owed
-        code, paid = site.command("redeliver", "-c", str(settings), timeout=120)
-        assert code == 0, paid
         account = _accounts(site)
         archive = [
             json.loads(line)["id"]

@@ -410,9 +410,9 @@ class TestShifts:
     def test_one_whose_graph_takes_longer_to_build_than_it_may_last_still_works(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def slowly(*arguments: Any) -> None:
+        def slowly(*arguments: Any, **more: Any) -> None:
             time.sleep(0.4)
-            forward(*arguments)
+            forward(*arguments, **more)
 
         monkeypatch.setattr(run_module, "_SHORTEST_SHIFT", 0.01)
         monkeypatch.setattr(run_module, "forward", slowly)

@@ -116,7 +116,7 @@ def test_of_a_debt_only_the_records_that_are_owed_go_on(tmp_path: Path) -> None:
     store = StateStore(str(tmp_path))
     bodies = [b'{"n":0}', b'{"records":[{"n":1},{"n":2},8,{"n":3}]}', b'{"n":4}', b"{", b'{"n":5}']
     batch = events(20, *bodies, only="siem")
-    batch.wanted = [Run(19, 20, 0), Run(21, 23, 3), Run(24, 9_000, 0), Run(0, 1, 0)]
+    batch.wanted = [Run(0, 1, 0), Run(19, 20, 0), Run(24, 9_000, 0), Run(21, 21, 3)]
     parsed = parse(store, batch)
     assert [(one.sequence, one.index, one.raw) for one in parsed.alerts] == [
         (20, 0, b'{"n":0}'),
@@ -127,11 +127,18 @@ def test_of_a_debt_only_the_records_that_are_owed_go_on(tmp_path: Path) -> None:
     assert list(read_dead_letters(store)) == [], "they were written when it was first read"
 
 
-def test_of_a_debt_that_cannot_be_found_again_nothing_goes_on(tmp_path: Path) -> None:
-    batch = events(0, b'{"n":0}', only="siem")
-    batch.wanted = [Run(0, 0, 1)]
-    parsed = parse(StateStore(str(tmp_path)), batch)
-    assert (parsed.size, parsed.alerts) == (0, [])
+def test_what_was_owed_and_is_not_understood_any_more_is_a_dead_letter(tmp_path: Path) -> None:
+    """Else it would be owed for ever: another version of this project may read otherwise."""
+    batch = events(7, b'{"n":0}', b"{", only="siem")
+    batch.wanted = [Run(8, 8, 0), Run(7, 7, 1)]
+    store = StateStore(str(tmp_path))
+    parsed = parse(store, batch)
+    assert (parsed.size, parsed.alerts) == (2, [])
+    assert parsed.dropped == [Dropped(7, 1, Outcome.DEAD), Dropped(8, 0, Outcome.DEAD)]
+    letters = {(each.sequence, each.index): each for each in read_dead_letters(store)}
+    assert letters[7, 1].reason == "it was owed, and the event holds no such record any more"
+    assert letters[7, 1].body == b'{"n":0}'
+    assert letters[8, 0].body == b"{"
 
 
 def test_a_bundle_writes_its_own_dead_letters_only(tmp_path: Path) -> None:

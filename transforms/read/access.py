@@ -55,6 +55,12 @@ class EventHubsAccess(BaseModel):
     start: Literal["earliest", "latest"] = Field(
         "earliest", description="Where a partition without a checkpoint begins."
     )
+    retention_hours: float = Field(
+        24.0,
+        gt=0,
+        description="How long the hub keeps events, as it is set in Azure. What a sink is owed for "
+        "half of that is set aside in the state folder, before the hub forgets it.",
+    )
     prefetch: int = Field(
         3000, ge=1, le=10_000, description="Events that the hub may send ahead, a partition."
     )

@@ -1,5 +1,8 @@
 """Event Hubs as an unbounded Beam source: a splittable DoFn, one partition an element.
 
+One more element stands for what sinks are owed: its batches come from the `Payer`, between those
+that are live, each addressed to one sink.
+
 The restriction is a range of sequence numbers. `process` takes what the background reader holds,
 leaves as soon as nothing waits (latency) or its share of a bundle is full (checkpoints come at
 least each second or so, and bundles are bounded by bytes), and defers the rest. Only the first
@@ -22,9 +25,10 @@ from apache_beam.utils.timestamp import Timestamp
 from schemas.batch import Batch, Origin, Record
 from transforms import coders
 from transforms.read.access import EventHubsAccess
+from transforms.read.payer import Debts, payer
 from transforms.read.reader import session
 
-__all__ = ["END", "Partition", "ReadEventHubs"]
+__all__ = ["END", "Debts", "Partition", "ReadEventHubs"]
 
 END = 2**62
 """A sequence number that no hub reaches: the end of an unbounded range."""
@@ -34,6 +38,8 @@ _BATCH_BYTES = 1024 * 1024
 _BUNDLE_SECONDS = 1.0
 _BUNDLE_BYTES = 16 * 1024 * 1024
 _GATHER_SECONDS = 0.05
+_ARREARS_RECORDS = 2_000  # a bundle: so that live alerts wait little for their parsing
+_DRAIN_SECONDS = 0.005
 _IDLE_SECONDS = 1.0
 _IDLE_WATERMARK_SECONDS = 1.0
 _WATERMARK = ManualWatermarkEstimator.default_provider()
@@ -64,20 +70,24 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         self._run = run
         self._pause_until = 0.0  # monotonic
 
-    def initial_restriction(self, element: Partition) -> OffsetRange:
+    def initial_restriction(self, element: Partition | Debts) -> OffsetRange:
+        if isinstance(element, Debts):
+            return OffsetRange(0, END)  # of batches
         return OffsetRange(element.start, max(element.start, element.stop))
 
     def create_tracker(self, restriction: OffsetRange) -> _Tracker:
         return _Tracker(restriction)
 
-    def restriction_size(self, element: Partition, restriction: OffsetRange) -> int:
+    def restriction_size(self, element: Partition | Debts, restriction: OffsetRange) -> int:
         """The backlog: events enqueued and not yet read, as far as the hub told."""
         if restriction.stop < END:
             return int(restriction.size())
+        if isinstance(element, Debts):
+            return 1
         last = session(self._run).reader(element.source, element.access).backlog(element.partition)
         return max(0, last - restriction.start + 1)
 
-    def truncate(self, element: Partition, restriction: OffsetRange) -> None:
+    def truncate(self, element: Partition | Debts, restriction: OffsetRange) -> None:
         return None  # drained: what was not read stays in the hub
 
     def start_bundle(self) -> None:
@@ -90,10 +100,13 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
     @beam.DoFn.unbounded_per_element()
     def process(  # type: ignore[no-untyped-def]
         self,
-        element: Partition,
+        element: Partition | Debts,
         tracker=beam.DoFn.RestrictionParam(),
         watermark=beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
     ) -> Iterator[TimestampedValue]:
+        if isinstance(element, Debts):
+            yield from self._owed(element, tracker, watermark)
+            return
         origin = Origin(element.source, element.partition)
         reading = session(self._run)
         reader = reading.reader(element.source, element.access)
@@ -139,6 +152,34 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             self._advance(watermark, Timestamp.of(time.time() - _IDLE_WATERMARK_SECONDS))
         tracker.defer_remainder()
 
+    def _owed(self, element: Debts, tracker: Any, watermark: Any) -> Iterator[TimestampedValue]:
+        """What sinks are owed, as it comes; ends with the run, once nothing of it is in hand."""
+        reading = session(self._run)
+        paying = payer(self._run, element)
+        assert paying is not None, "it was made just now"
+        now = Timestamp.of(time.time())
+        if reading.draining:
+            paying.put_back()
+        number, left = tracker.current_restriction().start, _ARREARS_RECORDS
+        waits = not paying.waiting
+        while left > 0 and paying.waiting:
+            if not tracker.try_claim(number):
+                return
+            number += 1
+            if batch := paying.take():
+                left -= len(batch.records)
+                yield TimestampedValue(batch, now)
+        if paying.idle if reading.draining else element.until_paid and paying.finished:
+            tracker.try_claim(END)
+            return
+        if reading.draining:
+            time.sleep(_DRAIN_SECONDS)
+        elif self._may_wait and waits:
+            self._may_wait = False
+            reading.wait(_IDLE_SECONDS)
+        self._advance(watermark, now)
+        tracker.defer_remainder()
+
     @staticmethod
     def _advance(watermark: Any, to: Timestamp) -> None:
         """Never back: a hub's clock and ours differ."""
@@ -151,18 +192,19 @@ class ReadEventHubs(beam.PTransform):
     """`PBegin → PCollection[Batch]`, timestamped by enqueued time.
 
     partitions: of any number of hubs; all in one `Create`, so that they are one root.
+    owed: whom to pay what, if anybody is to be.
     run: names the process-wide reading session, which the caller drains and closes.
     """
 
-    def __init__(self, run: str, partitions: list[Partition]) -> None:
+    def __init__(self, run: str, partitions: list[Partition], owed: Debts | None = None) -> None:
         super().__init__()
         self._run = run
-        self._partitions = partitions
+        self._elements = [*partitions, *([owed] if owed else [])]
 
     def expand(self, begin: Any) -> Any:
         return (
             begin
-            | "Partitions" >> beam.Create(self._partitions, reshuffle=False)
+            | "Partitions" >> beam.Create(self._elements, reshuffle=False)
             | "Read" >> beam.ParDo(_ReadPartition(self._run)).with_output_types(Batch)
         )
 

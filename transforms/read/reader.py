@@ -81,8 +81,15 @@ class _Feed:
 class HubReader(threading.Thread):
     """Reads one hub. Its failures (a namespace that is down, a wrong key) are its own."""
 
-    def __init__(self, source: str, access: EventHubsAccess, changed: threading.Condition) -> None:
+    def __init__(
+        self,
+        source: str,
+        access: EventHubsAccess,
+        changed: threading.Condition,
+        buffer_bytes: int | None = None,
+    ) -> None:
         super().__init__(name=f"read {source}", daemon=True)
+        self._buffer_bytes = buffer_bytes or _BUFFER_BYTES  # a partition's, at most
         self._source = source
         self._access = access
         self._changed = changed  # also guards every feed
@@ -141,7 +148,7 @@ class HubReader(threading.Thread):
                 feed.status.next = feed.head
                 feed.status.taken += len(taken)
                 feed.status.read_enqueued_ms = taken[-1].enqueued_ms
-            wake = feed.paused and feed.bytes < _BUFFER_BYTES // 2
+            wake = feed.paused and feed.bytes < self._buffer_bytes // 2
         if wake:
             self._wake()
         return taken
@@ -154,6 +161,12 @@ class HubReader(threading.Thread):
             if not self._changed.wait_for(lambda: buffer, timeout):
                 return "late"
             return "ready" if buffer[0].sequence < stop else "past"
+
+    def at(self, partition: str) -> int | None:
+        """The sequence number that is taken next; None if the partition is not read."""
+        with self._changed:
+            feed = self._feeds.get(partition)
+            return feed.head if feed is not None and feed.wanted else None
 
     def waiting(self, partition: str) -> bool:
         """Whether anything of this partition waits to be taken."""
@@ -251,7 +264,7 @@ class HubReader(threading.Thread):
                 if feed.wanted and not feed.opening and now >= feed.retry_at:
                     feed.opening = True
                     self._openers.submit(self._open, feed, feed.generation, feed.fetched)
-            elif feed.paused and feed.bytes < _BUFFER_BYTES // 2:
+            elif feed.paused and feed.bytes < self._buffer_bytes // 2:
                 feed.paused = False
                 self._selector.register(feed.link.sock, selectors.EVENT_READ, feed)
                 if feed.link.held():
@@ -330,7 +343,7 @@ class HubReader(threading.Thread):
             status.last_sequence = max(last.sequence, last.last_sequence or 0)
             status.last_enqueued_ms = last.last_enqueued_ms or last.enqueued_ms
             self._changed.notify_all()
-        if feed.bytes > _BUFFER_BYTES and not feed.paused:
+        if feed.bytes > self._buffer_bytes and not feed.paused:
             feed.paused = True
             self._selector.unregister(link.sock)
 
@@ -385,10 +398,17 @@ class HubReader(threading.Thread):
 
 
 class ReadSession:
-    """All hubs that one run reads, through all its shifts."""
+    """All hubs that one run reads, through all its shifts.
 
-    def __init__(self) -> None:
+    buffer_bytes: of events that a partition may hold before they are taken.
+    others: batches that wait for the pipeline besides; whoever has some sets it.
+    """
+
+    def __init__(self, buffer_bytes: int | None = None) -> None:
         self.changed = threading.Condition()
+        self.others = 0
+        self._nudged = False
+        self._buffer_bytes = buffer_bytes
         self._readers: dict[str, HubReader] = {}
         self._draining = False
 
@@ -397,7 +417,9 @@ class ReadSession:
         with self.changed:
             found = self._readers.get(source)
             if found is None:
-                found = self._readers[source] = HubReader(source, access, self.changed)
+                found = self._readers[source] = HubReader(
+                    source, access, self.changed, self._buffer_bytes
+                )
                 found.start()
             return found
 
@@ -413,12 +435,24 @@ class ReadSession:
             self.changed.notify_all()
 
     def wait(self, timeout: float, events: int = 1) -> bool:
-        """Until so many events wait in all, or the session drains; False after `timeout` s."""
+        """Until so many events wait in all, or anything else does where one is enough, or the
+        session drains; False after `timeout` s."""
+
+        def ready() -> bool:
+            held = sum(reader.held() for reader in self._readers.values())
+            news = events == 1 and (self.others > 0 or self._nudged)
+            return self._draining or held >= events or news
+
         with self.changed:
-            return self.changed.wait_for(
-                lambda: self._draining or sum(r.held() for r in self._readers.values()) >= events,
-                timeout,
-            )
+            found = self.changed.wait_for(ready, timeout)
+            self._nudged = False
+            return found
+
+    def nudge(self) -> None:
+        """End the waiting for events: something else in the pipeline wants a bundle."""
+        with self.changed:
+            self._nudged = True
+            self.changed.notify_all()
 
     def ready(self) -> int:
         """How many partitions have something to take."""

@@ -237,7 +237,7 @@ def test_a_reader_waits_above_its_bound_and_goes_on_below(
     partition: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_BUFFER_BYTES", 200_000)
+    monkeypatch.setattr(reader, "_buffer_bytes", 200_000)
     for _ in range(4):
         hub.publish(HUB, [b"x" * 10_000] * 100, partition)
     reader.seek(partition, 0)
@@ -251,7 +251,7 @@ def test_a_reader_waits_above_its_bound_and_goes_on_below(
 def test_events_without_a_body_fill_the_bound_too(
     reader: HubReader, hub: EmbeddedHub, partition: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BUFFER_BYTES", 100_000)
+    monkeypatch.setattr(reader, "_buffer_bytes", 100_000)
     for _ in range(50):
         hub.publish(HUB, [b""] * 200, partition)
     reader.seek(partition, 0)
@@ -268,7 +268,7 @@ def test_one_that_is_full_holds_up_no_other(
     partition: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_BUFFER_BYTES", 1000)
+    monkeypatch.setattr(reader, "_buffer_bytes", 1000)
     full, other = "30", partition
     hub.publish(HUB, [b"x" * 10_000] * 50, full)
     reader.seek(full, 0)
