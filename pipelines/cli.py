@@ -62,7 +62,7 @@ def alertbeam(
     [dim]    where: {severity: {at_least: medium}}[/dim]
     [dim]state: ./state[/dim]
 
-    [dim]$ alertbeam validate settings.yaml[/dim]
+    [dim]$ alertbeam validate --connect settings.yaml[/dim]
     """
 
 
@@ -71,7 +71,7 @@ app.command(rich_help_panel=_RUN)(redeliver)
 app.command(rich_help_panel=_LOOK)(status)
 app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_SETTINGS)(validate)
-app.command(rich_help_panel=_SETTINGS)(sinks)
+app.add_typer(sinks, name="sinks", rich_help_panel=_SETTINGS)
 app.command(rich_help_panel=_SETTINGS)(schema)
 app.command(rich_help_panel=_LOCAL)(demo)
 app.command(rich_help_panel=_LOCAL)(hub)
