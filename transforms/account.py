@@ -8,7 +8,8 @@ checkpoint is the least position of its sinks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -28,6 +29,8 @@ __all__ = ["Account", "Settled", "begin", "checkpoint", "settled"]
 _FLUSH_SECONDS = 0.2  # from one to the next; longer where one takes longer than
 _FLUSH_TAKES = 0.006  # seconds: at most 3 % of the time goes here, but for
 _FLUSH_LATEST = 1.0  # seconds: what is owed and paid must be seen in the store soon
+# Beside the pipeline: with many sinks, its bundles would wait for the disk much of the time.
+_WRITER = ThreadPoolExecutor(1, thread_name_prefix="accounts")
 
 
 class Settled(msgspec.Struct):
@@ -103,6 +106,7 @@ class _Account(beam.DoFn):
         self._moved: dict[Origin, Ledger] = {}  # since the last flush
         self._paid: dict[Origin, Payment] = {}
         self._flush_at = 0.0  # monotonic
+        self._flushing: Future[float] | None = None
 
     def process(  # type: ignore[no-untyped-def]
         self, element: tuple[str, Receipt], cell=beam.DoFn.StateParam(LEDGER)
@@ -126,16 +130,28 @@ class _Account(beam.DoFn):
             self._moved[origin] = ledger
 
     def finish_bundle(self) -> None:
-        began = time.monotonic()
-        if (self._moved or self._paid) and began >= self._flush_at:
-            self._flush()
-            # Some files a partition: where there are many, less often.
-            took = time.monotonic() - began
-            pause = _FLUSH_SECONDS * max(1.0, took / _FLUSH_TAKES)
-            self._flush_at = began + min(pause, _FLUSH_LATEST)
+        if self._flushing is not None and self._flushing.done():
+            self._flushed()
+        if (self._moved or self._paid) and not self._flushing:
+            if time.monotonic() >= self._flush_at:
+                moved, paid = self._moved, self._paid
+                self._moved, self._paid = {}, {}
+                self._flushing = _WRITER.submit(self._flush, moved, paid)
 
     def teardown(self) -> None:
-        self._flush()
+        if self._flushing is not None:
+            self._flushed()
+        self._flush(self._moved, self._paid)
+        self._moved, self._paid = {}, {}
+
+    def _flushed(self) -> None:
+        """Raises what went wrong."""
+        flushing, self._flushing = self._flushing, None
+        assert flushing is not None, "a flush was begun"
+        took = flushing.result()
+        # Some files a partition: where there are many, less often.
+        pause = _FLUSH_SECONDS * max(1.0, took / _FLUSH_TAKES)
+        self._flush_at = time.monotonic() + min(pause, _FLUSH_LATEST)
 
     def _begin(self, origin: Origin, first: int) -> Ledger:
         """The ledger of a partition that the runner has no state of: from the store.
@@ -159,17 +175,18 @@ class _Account(beam.DoFn):
             owed.trim(self._store, self._sink, *_pair(origin), position)
         return position
 
-    def _flush(self) -> None:
+    def _flush(self, moved: Mapping[Origin, Ledger], paid: Mapping[Origin, Payment]) -> float:
+        """Write what came since the last time; the seconds that it took."""
+        began = time.monotonic()
         owes = False
-        for origin in {**self._moved, **self._paid}:
-            ledger, payment = self._moved.get(origin), self._paid.get(origin)
+        for origin in {**moved, **paid}:
+            ledger, payment = moved.get(origin), paid.get(origin)
             owes = owes or payment is not None or bool(ledger and ledger.owing)
             with owed.alone:
                 self._write(origin, ledger, payment)
         if owes:
             owed.changed(self._store, self._sink)
-        self._moved.clear()
-        self._paid.clear()
+        return time.monotonic() - began
 
     def _write(self, origin: Origin, ledger: Ledger | None, payment: Payment | None) -> None:
         """IOUs first, then the position: a position in the store is the truth."""

@@ -42,7 +42,8 @@ _TURN_MS = 2_000  # of enqueued time that is read of one partition before anothe
 _PREFETCH = 500
 _BUFFER_BYTES = 1024 * 1024
 _READERS = 3  # sinks that are paid at a time: a hub allows five readers of a partition
-_SLICE_SECONDS = 1.0  # then another sink's turn, if one waits
+_SLICE_SECONDS = 3.0  # then another sink's turn, if one waits
+_OPEN = 8  # partitions that one sink's links are open to, side by side
 _SILENCE_SECONDS = 3.0  # without an event that the hub should have
 _TAKES_NOTHING = 3  # payments one after another that a sink refused, until it is enough by hand
 _SEGMENTS = 3  # of what is owed of a partition that are looked at; each is up to 2,000 runs
@@ -158,29 +159,29 @@ class _Course:
                 feed.at_ms = 0
 
     def read(self, most: int) -> Batch | None:
-        """The next batch of up to about `most` records, if it is there."""
+        """The next batch of up to about `most` records, if it is there: of the oldest partition,
+        or else of one whose events have come already."""
         now = time.monotonic()
         if now < self._wait_until:
             return None
         waiting = {o: f for o, f in self.feeds.items() if f.owed and o.source in self._access}
-        if not waiting:
-            return None
-        oldest = min(waiting, key=lambda origin: waiting[origin].at_ms)
+        order = sorted(waiting, key=lambda origin: waiting[origin].at_ms)
         at = self._current
-        if at not in waiting or waiting[at].at_ms > waiting[oldest].at_ms + _TURN_MS:
-            at = self._current = oldest
-        assert at is not None
-        owed = waiting[at].owed  # as it is now: what is put back meanwhile is read another time
-        try:
-            records, last = self._records(at, owed, max(1, min(most, _BATCH_EVENTS)))
-        except HubError as error:
-            self._trouble(at, str(error))
-            self._wait_until = now + _SILENCE_SECONDS
-            return None
-        if last < 0:
-            self._current = None  # another partition may have something
-            return None
-        return self._batch(at, clip(owed, 0, last), records, last)
+        if at in waiting and waiting[at].at_ms <= waiting[order[0]].at_ms + _TURN_MS:
+            order.remove(at)
+            order.insert(0, at)
+        for at in order[:_OPEN]:
+            owed = waiting[at].owed  # as it is now: what is put back meanwhile is read another time
+            try:
+                records, last = self._records(at, owed, max(1, min(most, _BATCH_EVENTS)))
+            except HubError as error:
+                self._trouble(at, str(error))
+                self._wait_until = now + _SILENCE_SECONDS
+                return None
+            if last >= 0:
+                self._current = at
+                return self._batch(at, clip(owed, 0, last), records, last)
+        return None
 
     def _trouble(self, at: Origin, problem: str) -> None:
         if not self.problem:
