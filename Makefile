@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EVENTS ?=
+SINK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fidelity fuzz docs lint types bench lock clean
+.PHONY: help setup run test contract soak fidelity fuzz docs lint types bench lock clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +24,12 @@ run: setup ## Run the main job on this machine and show the account (EVENTS=fold
 
 test: setup ## Run the whole test suite
 	$(BIN)/pytest
+
+contract: setup ## Hold every sink to its contract (SINK=splunk_hec: only this one)
+	$(BIN)/pytest tests/transforms/sinks/test_contract.py $(if $(SINK),--sink "$(SINK)")
+
+soak: setup ## Ten sinks in trouble for five minutes; a slow one for thirty seconds
+	ALERTBEAM_SOAK=1 $(BIN)/pytest -s tests/acceptance/test_ten_sinks.py tests/acceptance/test_slow_sink.py
 
 fidelity: setup ## Compare what is read of real events with what peers read (needs ../shared)
 	$(BIN)/python -m tests.fidelity

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from transforms.account import begin
 from transforms.dead_letters import read_dead_letters
 from transforms.deduplicate import shard_batch
 from transforms.delivery.engine import Parcel, close_all
+from transforms.read.reader import close_session, session
 from transforms.sinks.base import Accepted, RejectItems, Retry, Stop
 from transforms.state_store import StateStore
 from transforms.write import (
@@ -300,6 +303,132 @@ def test_a_sink_can_be_shipped_to_a_worker(sink: StubSink, store: StateStore) ->
     shipped.start_bundle()
     shipped.process(alerts(0, 0))
     assert [w.value.outcomes.delivered for w in shipped.finish_bundle()] == [1]
+
+
+# ------------------------------------------------------------------------------------ carrying
+
+
+class Carrying:
+    """A DoFn whose batches may end in later bundles, and a sink that answers when it is let."""
+
+    def __init__(self, sink: StubSink, store: StateStore) -> None:
+        self.sink = sink
+        self.gate = threading.Event()
+        self.do_fn = _Write(sink, sink.name, store, carry=True)
+        self.do_fn.setup()
+        stubs.ANSWERS[sink.name] = self.answer
+
+    def answer(self, payloads: Sequence[bytes]) -> Any:
+        self.gate.wait(5)
+        return Accepted()
+
+    def bundle(self, *batches: AlertBatch) -> list[Receipt]:
+        self.do_fn.start_bundle()
+        for batch in batches:
+            self.do_fn.process(batch)
+        return [windowed.value for windowed in self.do_fn.finish_bundle()]
+
+    def settle(self) -> None:
+        until = time.monotonic() + 3
+        while self.do_fn._engine.status().in_flight:
+            assert time.monotonic() < until
+            time.sleep(0.002)
+
+
+def fresh(first: int, last: int) -> AlertBatch:
+    """Alerts that have just come."""
+    now_ms = int(time.time() * 1000)
+    made = [alert(n, enqueued_ms=now_ms) for n in range(first, last + 1)]
+    return alerts(first, last, made=made)
+
+
+@pytest.fixture
+def carrying(sink: StubSink, store: StateStore) -> Iterator[Carrying]:
+    patient = StubSink(sink.name, stubs.StubSettings(patience=5))
+    made = Carrying(patient, store)
+    yield made
+    made.gate.set()
+    close_session(sink.name)
+
+
+def test_a_batch_that_has_not_ended_holds_up_no_bundle_and_is_told_of_in_a_later_one(
+    carrying: Carrying,
+) -> None:
+    began = time.monotonic()
+    assert carrying.bundle(fresh(0, 4)) == []
+    assert time.monotonic() - began < 1
+    began = time.monotonic()
+    assert carrying.bundle(fresh(5, 9)) == []
+    assert time.monotonic() - began < 0.2, "it was waited for already"
+    carrying.gate.set()
+    carrying.settle()
+    found = carrying.bundle()
+    assert [(one.first, one.outcomes) for one in found] == [
+        (0, Outcomes(delivered=5)),
+        (5, Outcomes(delivered=5)),
+    ]
+
+
+def test_the_pipeline_is_told_that_a_batch_ended_although_nothing_else_comes(
+    carrying: Carrying,
+) -> None:
+    carrying.bundle(fresh(0, 4))
+    reading = session(carrying.sink.name)
+    assert not reading.wait(0.01)
+    carrying.gate.set()
+    assert reading.wait(3)
+    assert len(carrying.bundle()) == 1
+
+
+def test_a_drain_waits_for_everything(carrying: Carrying) -> None:
+    carrying.bundle(fresh(0, 4))
+    session(carrying.sink.name).draining = True
+    threading.Timer(0.1, carrying.gate.set).start()
+    (found,) = carrying.bundle()
+    assert found.outcomes == Outcomes(delivered=5)
+
+
+def test_old_alerts_may_be_waited_for_longer(carrying: Carrying) -> None:
+    """They are minutes late already, and reading on ahead of the sink would only make it owed."""
+    threading.Timer(0.5, carrying.gate.set).start()
+    made = [alert(0, enqueued_ms=int((time.time() - 60) * 1000))]
+    assert len(carrying.bundle(alerts(0, 0, made=made))) == 1
+
+
+def test_a_payment_is_waited_for_by_nobody_and_the_payer_told_how_it_ended(
+    carrying: Carrying, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    class Payer:
+        def done(self, *what: Any) -> None:
+            told.append(what)
+
+    monkeypatch.setattr("transforms.write.payer", lambda run: Payer())
+    began = time.monotonic()
+    made = [alert(3), alert(4, title="no")]
+    batch = alerts(3, 4, made=made, only=carrying.sink.name)
+    assert carrying.bundle(batch) == told == []
+    assert time.monotonic() - began < 0.2
+    carrying.gate.set()
+    carrying.settle()
+    (found,) = carrying.bundle()
+    assert (found.delivered, found.dead) == ([Run(3, 3, 0)], [Run(4, 4, 0)])
+    assert told == [(carrying.sink.name, ORIGIN, [Run(3, 3, 0), Run(4, 4, 0)], [])]
+    assert [one.sequence for one in read_dead_letters(store)] == [4]
+
+
+def test_a_receipt_says_since_when_what_is_owed_waits(sink: StubSink, store: StateStore) -> None:
+    (found,) = write(sink, store, alerts(3, 9), answer=lambda _: Stop("the key is refused"))
+    assert found.since_ms == alert(3).enqueued_ms
+
+
+def test_what_could_not_be_read_again_ends_with_the_payment_too(
+    sink: StubSink, store: StateStore
+) -> None:
+    batch = alerts(3, 4, dropped=[Dropped(4, 7, Outcome.DEAD)], only=sink.name)
+    (found,) = write(sink, store, batch)
+    assert found.dead == [Run(4, 4, 7)]
 
 
 # ------------------------------------------------------------------------------------- digests
