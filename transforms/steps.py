@@ -72,8 +72,9 @@ class _Parse(beam.DoFn):
         if batch.wanted is not None:
             parsed, letters = _only_wanted(batch, parsed, letters)
         self._letters.extend(letters)
-        self._count(parsed.alerts)
-        self._watch.look(parsed.alerts)
+        if batch.only is None:  # else it was counted when it came first
+            self._count(parsed.alerts)
+            self._watch.look(parsed.alerts)
         yield parsed
 
     def _count(self, alerts: list[Alert]) -> None:

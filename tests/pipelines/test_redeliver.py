@@ -84,7 +84,7 @@ class TestAnOutage:
     def test_it_leaves_exact_debts_that_the_run_pays_by_itself_to_that_sink_alone(
         self, site: Site
     ) -> None:
-        with site.running():
+        with site.running() as run:
             before = publish(site, 40, seed=1)
             wait_for(lambda: set(site.hec.ids()) == before.wanted)
             wait_for(lambda: set(site.syslog.ids()) == {*before.at.values()})
@@ -118,6 +118,7 @@ class TestAnOutage:
             assert account.holds and outcomes.owed == 0, name
             assert (outcomes.dead, outcomes.repeat) == (140, 70), name
         assert site.accounts()["splunk"].outcomes.delivered == len(wanted)
+        assert run.counts["defender_alert"] == 280 * 5 // 4, "what is paid is not counted again"
         assert redeliver(site)[0] == 0
         assert site.arrived()["splunk"].total() == len(wanted)
 

@@ -450,6 +450,8 @@ class Engine:
                     self._finish(*self._live.popleft(), Outcome.OWED, _SLOWER)
             self._behind, self._catching_up = True, False
             self._turned = time.monotonic()
+            if self._pause_until > self._turned:
+                return  # it fails, and its circuit will tell
             logger.warning(
                 "sink %s: slower than the stream, at %.0f records/s: it gets what comes now in "
                 "its turn",

@@ -1,0 +1,270 @@
+"""Object stores: S3, Azure Blob Storage, Google Cloud Storage, each through its vendor's client.
+
+Each request becomes one new object, written whole: nobody ever reads half of one. A request that
+failed is written again under its name, which no other content ever has: should the first attempt
+have come through after all, or still come, it is the same object.
+
+Not through Beam's file systems: theirs retry for minutes, and an object that could not be written
+is written again by the garbage collector, in whatever thread that runs in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import os
+import queue
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import Annotated, Any, Protocol
+
+from pydantic import StringConstraints
+
+from transforms.secrets import SecretError
+from transforms.sinks.base import Accepted, Connection, Refresh, Retry, Stop, Verdict
+
+__all__ = ["OBJECT_BYTES", "ObjectUrl", "Objects", "check_url", "probe"]
+
+OBJECT_BYTES = 8_000_000
+
+ObjectUrl = Annotated[str, StringConstraints(pattern=r"^(s3|gs|azfs)://")]
+"""`s3://bucket/path`, `gs://bucket/path`, `azfs://account/container/path`."""
+
+_PACKAGES = {  # what is imported, and what it is installed as
+    "s3": ("boto3", "boto3"),
+    "azfs": ("azure.storage.blob", "azure-storage-blob"),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+}
+_CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
+_TYPE = "application/x-ndjson"
+
+
+class Objects(Connection):
+    """One thread's way to the folder `url`; its objects are `{name}-{utc}-{unique}-{n}.ndjson`.
+
+    Credentials are the environment's, as the stores' own tools take them. timeout: seconds that a
+    read may wait; what is given up before that ends by itself.
+    """
+
+    def __init__(self, url: str, name: str, timeout: float) -> None:
+        self._url = url.rstrip("/")
+        self._name = name
+        self._store, self._bucket, self._folder = _store(url, timeout)
+        self._unique = uuid.uuid4().hex[:12]
+        self._numbers = itertools.count()
+        self._failed: dict[bytes, str] = {}  # the digest of what could not be written: its key
+
+    def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
+        body = b"\n".join(payloads) + b"\n"
+        digest = hashlib.blake2b(body, digest_size=16).digest()
+        key = self._failed.pop(digest, None) or self._key()
+        try:
+            _within(timeout, lambda: self._store.put(self._bucket, key, body))
+        except Exception as error:  # noqa: BLE001 - of three vendors' libraries
+            self._failed = {digest: key}
+            return _judge(self._url, error)
+        return Accepted()
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _key(self) -> str:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        return f"{self._folder}{self._name}-{stamp}-{self._unique}-{next(self._numbers):06}.ndjson"
+
+
+def probe(url: str, name: str, timeout: float) -> None:
+    """Write an object, and remove it, where that is allowed. Raises OSError or SecretError."""
+    store, bucket, folder = _store(url, timeout)
+    key = f"{folder}.{name}.probe"
+    try:
+        _within(timeout, lambda: store.put(bucket, key, b"\n"))
+    except Exception as error:  # noqa: BLE001 - of three vendors' libraries
+        raise ConnectionError(_judge(url, error).reason) from None
+    try:
+        _within(timeout, lambda: store.delete(bucket, key))
+    except Exception:  # noqa: BLE001, S110 - whoever may write need not be allowed to delete
+        pass
+    finally:
+        store.close()
+
+
+def check_url(url: str) -> str:
+    """Raises ValueError, with what to do about it."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _PACKAGES:
+        raise ValueError("must be a local folder, or in s3://, gs:// or azfs://")
+    wanted = "account/container" if scheme == "azfs" else "bucket"
+    pattern = r"[a-z0-9][\w.-]*/[\w-]+" if scheme == "azfs" else r"[a-z0-9][\w.-]+"
+    if not re.fullmatch(pattern + r"(/[^?#]*)?", rest):
+        raise ValueError(f"must be {scheme}://{wanted}/path")
+    module, package = _PACKAGES[scheme]
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError(f"{scheme}:// needs a package more: pip install {package}")
+    return url
+
+
+class _Store(Protocol):
+    """What a vendor's client does for us. The engine repeats what failed; the client must not."""
+
+    def put(self, bucket: str, key: str, body: bytes) -> None: ...
+
+    def delete(self, bucket: str, key: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _store(url: str, timeout: float) -> tuple[_Store, str, str]:
+    """The client, the bucket or container, and what keys begin with. Raises SecretError."""
+    scheme, _, rest = url.rstrip("/").partition("://")
+    account = ""
+    if scheme == "azfs":
+        account, _, rest = rest.partition("/")
+    bucket, _, folder = rest.partition("/")
+    store: _Store
+    try:
+        if scheme == "s3":
+            store = _S3(timeout)
+        elif scheme == "gs":
+            store = _Google(timeout)
+        else:
+            store = _Azure(account, timeout)
+    except SecretError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of three vendors' libraries; it may quote a secret
+        why = type(error).__name__
+        raise SecretError(f"{url}: the environment's credentials cannot be used ({why})") from None
+    return store, bucket, f"{folder}/" if folder else ""
+
+
+class _S3:
+    def __init__(self, timeout: float) -> None:
+        session = import_module("boto3.session").Session()  # a new one reads credentials anew
+        how = import_module("botocore.config").Config(
+            connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1}
+        )
+        self._client = session.client("s3", config=how)
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=_TYPE)
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Azure:
+    def __init__(self, account: str, timeout: float) -> None:
+        from azure.identity import DefaultAzureCredential
+        from azure.storage.blob import BlobServiceClient
+
+        how: dict[str, Any] = {
+            "connection_timeout": timeout,
+            "read_timeout": timeout,
+            "retry_total": 0,
+        }
+        given = os.environ.get(_CONNECTION_STRING, "")
+        if not given:
+            url = f"https://{account}.blob.core.windows.net"
+            self._client = BlobServiceClient(url, DefaultAzureCredential(), **how)
+        elif re.search(rf"AccountName={account}(;|$)|//{account}\.", given):
+            self._client = BlobServiceClient.from_connection_string(given, **how)
+        else:
+            raise SecretError(f"{_CONNECTION_STRING} is not of the account {account}")
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        blob = self._client.get_blob_client(bucket, key)
+        blob.upload_blob(body, overwrite=True, headers={"x-ms-blob-content-type": _TYPE})
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.get_blob_client(bucket, key).delete_blob()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Google:
+    def __init__(self, timeout: float) -> None:
+        self._how: dict[str, Any] = {"timeout": timeout, "retry": None}
+        self._client = import_module("google.cloud.storage").Client()
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        blob = self._client.bucket(bucket).blob(key)
+        blob.upload_from_string(body, content_type=_TYPE, **self._how)
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.bucket(bucket).blob(key).delete(**self._how)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _within(timeout: float, call: Callable[[], None]) -> None:
+    """The clients' timeouts are for each read; this one is for all of it. Raises TimeoutError."""
+    ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+            ended.put(None)
+        except Exception as error:  # noqa: BLE001 - raised by the caller
+            ended.put(error)
+
+    threading.Thread(target=run, daemon=True, name="object store").start()
+    try:
+        error = ended.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {timeout:g} s") from None
+    if error is not None:
+        raise error
+
+
+def _judge(url: str, error: BaseException) -> Retry | Refresh | Stop:
+    """What a store's refusal means. Of its words only the code is kept: S3's, Azure's, Google's."""
+    causes = [*_causes(error)]
+    if status := next(filter(None, map(_status, causes)), 0):
+        code = next(filter(None, map(_code, causes)), type(error).__name__)
+        said = f"{url}: {code} (HTTP {status})"
+        if status in (400, 401, 403):  # 400: S3's word for a token that has expired
+            return Refresh(said)
+        return Stop(said) if status in (404, 405) else Retry(said)
+    for name in (type(cause).__name__ for cause in causes):
+        if re.search("Credential|Authentication|RefreshError", name):
+            return Refresh(f"{url}: no credentials in the environment ({name})")
+    return Retry(f"{url}: {error if isinstance(error, TimeoutError) else type(error).__name__}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The first one first: the clients wrap what says most."""
+    if error is not None:
+        yield from _causes(error.__cause__ or error.__context__)
+        yield error
+
+
+def _status(error: BaseException) -> int:
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for found in (response, getattr(error, "status_code", None), getattr(error, "code", None)):
+        if isinstance(found, int) and 300 <= found < 600:
+            return int(found)
+    return 0
+
+
+def _code(error: BaseException) -> str:
+    response = getattr(error, "response", None)
+    found = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    found = found or getattr(error, "error_code", "")
+    said = str(getattr(found, "value", found) or "")  # Azure's are an enumeration
+    return said if re.fullmatch(r"[\w.]{1,80}", said) else ""
