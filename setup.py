@@ -26,7 +26,11 @@ setup(
         "typer>=0.29,<0.30",
     ],
     extras_require={
+        "kafka": ["confluent-kafka>=2.16,<3"],
+        "s3": ["boto3>=1.40,<2"],  # the file sink's s3://
         "dev": [
+            "boto3",
+            "confluent-kafka",
             "cryptography",  # test certificates
             "hypothesis",
             "jsonschema",

@@ -1,24 +1,38 @@
-"""The real rsyslog and syslog-ng on free ports of 127.0.0.1, with a configuration of their own.
+"""Real receivers on free ports of 127.0.0.1: each a process of its own, with a folder of its own.
 
-`.ci/receivers` unpacks them; those that are installed do as well. Where one is missing its tests
-are skipped, but not in CI.
+`.ci/receivers` puts them in place; an rsyslog or syslog-ng that is installed does as well. Where
+one is missing its tests are skipped, but not in CI.
+
+Daemon: rsyslog and syslog-ng. Collector: OpenTelemetry's. Kafka: Apache's. azurite(), moto():
+object stores, for as long as a `with` lasts.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import dataclasses
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from azure.storage.blob import BlobServiceClient
 
 UNPACKED = Path(
     os.environ.get("ALERTBEAM_DAEMONS")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alertbeam" / "daemons"
 )
+COLLECTOR = "opentelemetry/collector"
 
 RSYSLOG = """
 global(workDirectory="{folder}" defaultNetstreamDriverCAFile="{cert}"
@@ -97,35 +111,61 @@ destination out {{
 }};
 log {{ source(in); if (match("^LEEF:" value("MSG"))) {{ parser(leef); }}; destination(out); }};
 """
+# Whoever comes in the clear may do anything. The user `alertbeam` may write to topics whose names
+# do not begin with `closed`.
+KAFKA = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=CLEAR://127.0.0.1:{clear},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},\
+CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=CLEAR:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SASL_SSL,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=CLEAR
+broker.heartbeat.interval.ms=100
+broker.session.timeout.ms=1000
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.sasl.plain.sasl.jaas.config={plain} user_alertbeam="{password}";
+listener.name.tls.plain.sasl.jaas.config={plain} user_alertbeam="{password}";
+listener.name.sasl.scram-sha-512.sasl.jaas.config={scram};
+listener.name.tls.scram-sha-512.sasl.jaas.config={scram};
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/keystore.pem
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+log.dirs={folder}/data
+auto.create.topics.enable=true
+offsets.topic.replication.factor=1
+group.initial.rebalance.delay.ms=0
+"""
+_MODULE = "org.apache.kafka.common.security"
+_JAVA = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+_JAVA += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 _NAMES = {
     "header": ", ".join(f'"leef.{place}"' for place in range(7)),
     "attributes": ", ".join(f'"leef.{place}"' for place in range(10, 60)),
 }
 
 
-class Daemon:
-    """One of the two, running. `program`: rsyslog or syslog-ng."""
+class Server:
+    """A program that runs until it is killed. It listens on `ports`; what it says is in `log`."""
 
     def __init__(
-        self, program: str, folder: Path, cert: Path, key: Path, template: str = ""
+        self, command: Sequence[str], folder: Path, ports: Sequence[int], env: Mapping[str, str]
     ) -> None:
         self.folder = folder
-        self.out = folder / "out"
-        self.tcp, self.tls, self.lf, self.udp = (_free(kind) for kind in (1, 1, 1, 2))
-        self._config = folder / "config"
-        template = template or (RSYSLOG if program == "rsyslog" else SYSLOG_NG)
-        self._config.write_text(template.format(**vars(self), **_NAMES, cert=cert, key=key))
-        self._ports = [self.tcp, self.tls] if "{tls}" in template else [self.tcp]
-        self._command, self._env = _command(program, folder, self._config)
+        self._command = command
+        self._ports = ports
+        self._env = {**os.environ, **env}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Daemon:
-        log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            self._command, env=self._env, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
-        )
-        log.close()
-        until = time.monotonic() + 10
+    def start(self) -> Server:
+        """Returns when it can be connected to."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._env, stdout=log, stderr=log, cwd=self.folder
+            )
+        until = time.monotonic() + 30
         for port in self._ports:
             while True:
                 try:
@@ -144,6 +184,29 @@ class Daemon:
             self._process.wait()
             self._process = None
 
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Daemon(Server):
+    """rsyslog or syslog-ng."""
+
+    def __init__(
+        self, program: str, folder: Path, cert: Path, key: Path, template: str = ""
+    ) -> None:
+        self.folder = folder
+        self.out = folder / "out"
+        self.tcp, self.tls, self.lf, self.udp = (_free(kind) for kind in (1, 1, 1, 2))
+        config = folder / "config"
+        template = template or (RSYSLOG if program == "rsyslog" else SYSLOG_NG)
+        config.write_text(template.format(**vars(self), **_NAMES, cert=cert, key=key))
+        ports = [self.tcp, self.tls] if "{tls}" in template else [self.tcp]
+        command, env = _command(program, folder, config)
+        super().__init__(command, folder, ports, env)
+
     def lines(self) -> list[list[str]]:
         """Facility, severity, program, message id, and the message, of every event."""
         if not self.out.exists():
@@ -152,29 +215,130 @@ class Daemon:
         return [line.split("\t", 4) for line in text.split("\n")[:-1]]
 
 
+class Collector(Server):
+    """The OpenTelemetry Collector's receiver of Splunk's HTTP Event Collector.
+
+    options: its own, as `splunkhecreceiver` documents them.
+    """
+
+    def __init__(self, folder: Path, token: str, **options: Any) -> None:
+        self.out = folder / "out"
+        port = _free(1)
+        self.url = f"{'https' if 'tls' in options else 'http'}://127.0.0.1:{port}"
+        config = {"endpoint": f"127.0.0.1:{port}", "auth": {"authenticator": "token"}, **options}
+        command = [str(UNPACKED / COLLECTOR), str(self.out), json.dumps(config)]
+        super().__init__(command, folder, [port], {"TOKEN": token})
+
+    def kill(self) -> None:
+        super().kill()
+        if self.out.exists():  # a line that is torn was not answered
+            os.truncate(self.out, self.out.read_bytes().rfind(b"\n") + 1)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Of every event: resource, attributes, body, time (epoch milliseconds)."""
+        whole = self.out.read_bytes().split(b"\n")[:-1] if self.out.exists() else []
+        return [json.loads(line) for line in whole]
+
+
+class Kafka(Server):
+    """A cluster of one broker. `clear`, `sasl`, `tls`: ports of its listeners, the last two for the
+    user `alertbeam` with this password (PLAIN; SCRAM once it is told of it).
+    """
+
+    def __init__(self, folder: Path, cert: Path, key: Path, password: str) -> None:
+        self.folder, self.password = folder, password
+        self.clear, self.sasl, self.tls, self.controller = (_free(1) for _ in range(4))
+        self.plain = f"{_MODULE}.plain.PlainLoginModule required"
+        self.scram = f"{_MODULE}.scram.ScramLoginModule required"
+        (folder / "keystore.pem").write_text(key.read_text() + cert.read_text())
+        config = folder / "server.properties"
+        config.write_text(KAFKA.format(**vars(self)))
+        java = ["java", *_JAVA, "-cp", f"{UNPACKED / 'kafka' / 'lib'}/*"]
+        tool = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", "A" * 22]
+        made = subprocess.run([*tool, "--config", str(config)], capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+        ports = [self.clear, self.sasl, self.tls]
+        super().__init__([*java, "kafka.Kafka", str(config)], folder, ports, {})
+
+    def hold(self) -> None:
+        """Be silent, until it goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """An object store that runs.
+
+    endpoint: its HTTP address. url: an empty bucket or container, as Beam names it.
+    environment: where its clients find the endpoint and the credentials.
+    """
+
+    endpoint: str
+    url: str
+    environment: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def azurite(folder: Path) -> Iterator[Storage]:
+    """Azure Blob Storage, as Microsoft's emulator plays it; what it stores is in `folder`."""
+    missing("azurite")
+    program, port = UNPACKED / "azurite", _free(1)
+    key = base64.b64encode(os.urandom(64)).decode()
+    command = [str(program / "node"), str(program / "node_modules/azurite/dist/src/blob/main.js")]
+    command += ["--skipApiVersionCheck", "--disableTelemetry", "--location", str(folder)]
+    command += ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    endpoint = f"http://127.0.0.1:{port}/alertbeam"
+    given = f"AccountName=alertbeam;AccountKey={key};BlobEndpoint={endpoint};"
+    with Server(command, folder, [port], {"AZURITE_ACCOUNTS": f"alertbeam:{key}"}):
+        with BlobServiceClient.from_connection_string(given) as client:
+            client.create_container("alerts").close()
+        found = {"AZURE_STORAGE_CONNECTION_STRING": given}
+        yield Storage(endpoint, "azfs://alertbeam/alerts", found)
+
+
+@contextlib.contextmanager
+def moto(folder: Path) -> Iterator[Storage]:
+    """Amazon S3, as moto plays it: in memory."""
+    missing("moto")
+    port = _free(1)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    endpoint = f"http://127.0.0.1:{port}"
+    with Server(command, folder, [port], {"PYTHONPATH": str(UNPACKED / "moto")}):
+        made = urllib.request.Request(f"{endpoint}/alerts", method="PUT")
+        urllib.request.urlopen(made, timeout=10).close()
+        names = {"AWS_ACCESS_KEY_ID": "alertbeam", "AWS_SECRET_ACCESS_KEY": "of-a-double"}
+        found = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1", **names}
+        yield Storage(endpoint, "s3://alerts", found)
+
+
 def missing(program: str) -> None:
     """Skip the test without the program; in CI, fail it."""
-    if _binary(program) is None:
+    found = UNPACKED / program
+    here = found.is_file() or (found / ".complete").exists()
+    if not here and _installed(program) is None:
         said = f"{program} is not here: run .ci/receivers"
         if os.environ.get("CI"):
             pytest.fail(said)
         pytest.skip(said)
 
 
-def _binary(program: str) -> str | None:
+def _installed(program: str) -> str | None:
     name = "rsyslogd" if program == "rsyslog" else program
-    unpacked = UNPACKED / program / "usr" / "sbin" / name
-    if unpacked.exists():
-        return str(unpacked)
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
 
 
 def _command(program: str, folder: Path, config: Path) -> tuple[list[str], dict[str, str]]:
-    binary = _binary(program)
-    assert binary is not None
     root = UNPACKED / program
+    unpacked = root / "usr" / "sbin" / ("rsyslogd" if program == "rsyslog" else program)
+    binary = str(unpacked) if unpacked.exists() else _installed(program)
+    assert binary is not None
     libraries = {str(found.parent) for found in root.rglob("*.so*")}
-    env = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
+    env = {"LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
     if program == "rsyslog":
         command = [binary, "-n", "-f", str(config), "-i", str(folder / "pid")]
         for found in root.rglob("imtcp.so"):
