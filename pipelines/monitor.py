@@ -17,7 +17,7 @@ from rich.text import Text
 from pipelines.forward import accounts
 from pipelines.report import OWED, accounts_of, owed_table, sinks_table
 from pipelines.run import Run
-from transforms.delivery.engine import printable
+from transforms.delivery.line import printable
 
 __all__ = ["Monitor"]
 

@@ -17,7 +17,7 @@ from pipelines.forward import DIGESTS, accounts, forward
 from pipelines.runners import Choice, choose
 from pipelines.settings import Settings
 from schemas.alert import Subscription
-from transforms.delivery.engine import close_all
+from transforms.delivery.engines import close_all
 from transforms.enrich import load_subscriptions
 from transforms.owed import debts
 from transforms.read.event_hubs import ReadEventHubs

@@ -27,7 +27,9 @@ from schemas.alert import Subscription
 from schemas.batch import Origin
 from transforms.account import begin, checkpoint, settled
 from transforms.deduplicate import forget, hand_over
-from transforms.delivery.engine import Status, close_all, engines, printable
+from transforms.delivery.engines import close_all, engines
+from transforms.delivery.line import printable
+from transforms.delivery.parcel import Status
 from transforms.drift import close as close_watch
 from transforms.enrich import load_subscriptions
 from transforms.read.access import EventHubsAccess

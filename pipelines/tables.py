@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from transforms.delivery.engine import printable
+from transforms.delivery.line import printable
 
 __all__ = ["shown", "table"]
 

@@ -132,11 +132,11 @@ class _Account(beam.DoFn):
     def finish_bundle(self) -> None:
         if self._flushing is not None and self._flushing.done():
             self._flushed()
-        if (self._moved or self._paid) and not self._flushing:
-            if time.monotonic() >= self._flush_at:
-                moved, paid = self._moved, self._paid
-                self._moved, self._paid = {}, {}
-                self._flushing = _WRITER.submit(self._flush, moved, paid)
+        due = not self._flushing and time.monotonic() >= self._flush_at
+        if due and (self._moved or self._paid):
+            moved, paid = self._moved, self._paid
+            self._moved, self._paid = {}, {}
+            self._flushing = _WRITER.submit(self._flush, moved, paid)
 
     def teardown(self) -> None:
         if self._flushing is not None:

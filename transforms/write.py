@@ -25,7 +25,10 @@ from schemas.runs import Run, runs
 from transforms import coders
 from transforms.account import settled
 from transforms.dead_letters import write_dead_letters
-from transforms.delivery.engine import Engine, Parcel, engine_for, printable
+from transforms.delivery.engine import Engine
+from transforms.delivery.engines import engine_for
+from transforms.delivery.line import printable
+from transforms.delivery.parcel import Parcel
 from transforms.read.payer import payer
 from transforms.read.reader import session
 from transforms.sinks.base import Sink

@@ -141,7 +141,9 @@ def _players(folder: Path) -> tuple[dict[str, Player], list[Any]]:
             lambda: _size(slow), lambda: _files(slow), 0.0, 0, lambda: None, lambda: None,
         ),
         "elasticsearch": player(
-            "elasticsearch", {**http(one), "format": "ndjson", "index": "alerts"}, one, 0.5, 5, Answer(429, headers=(("Retry-After", "1"),))
+            "elasticsearch",
+            {**http(one), "format": "ndjson", "index": "alerts"},
+            one, 0.5, 5, Answer(429, headers=(("Retry-After", "1"),))
         ),
         "opensearch": player("elasticsearch", http(two), two, 0.35, 6, Answer(401)),
         "webhook": player("webhook", hook(lines, "lines"), lines, 0.45, 5, HalfClose()),

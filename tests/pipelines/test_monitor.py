@@ -22,7 +22,7 @@ from pipelines.settings import Settings, load
 from schemas.receipt import Outcomes
 from tests.site import wait_for
 from transforms.account import Settled
-from transforms.delivery.engine import Status
+from transforms.delivery.parcel import Status
 from transforms.owed import account_path
 from transforms.read.reader import PartitionStatus
 from transforms.state_store import StateStore

@@ -143,7 +143,8 @@ class TestAnOutage:
         sent = an_outage(site, 400)
         site.hec.accept()
         site.hec.fail(Slow(0.05))
-        site.write(sinks=WHERE.replace("env:HEC_TOKEN,", "env:HEC_TOKEN, max_bytes: 20000,"))
+        sinks = WHERE.replace("env:HEC_TOKEN,", "env:HEC_TOKEN, max_bytes: 20000,")
+        site.write(sinks=sinks, patience=10)  # what is under way at the end must get through
         with site.running():
             wait_for(lambda: site.hec.received >= 20)
         assert owed(site) == sent.addresses(sent.wanted - {*site.hec.ids()})

@@ -28,7 +28,8 @@ from tests.stubs import ORIGIN, StubSink, alert, alerts
 from transforms.account import begin
 from transforms.dead_letters import read_dead_letters
 from transforms.deduplicate import shard_batch
-from transforms.delivery.engine import Parcel, close_all
+from transforms.delivery.engines import close_all
+from transforms.delivery.parcel import Parcel
 from transforms.read.reader import close_session, session
 from transforms.sinks.base import Accepted, RejectItems, Retry, Stop
 from transforms.state_store import StateStore

@@ -13,7 +13,6 @@ at once and its whole pace goes into arrears, oldest first, until it has caught 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import math
@@ -23,13 +22,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
-import msgspec
-
-from schemas.alert import Alert
-from schemas.batch import Origin
 from schemas.receipt import Outcome
 from transforms.delivery.circuit import Circuit, CircuitState, backoff
 from transforms.delivery.line import Line, describe, printable
+from transforms.delivery.parcel import Chunk, Parcel, Status
 from transforms.delivery.rate import Bucket, Pace, least
 from transforms.sinks.base import (
     Accepted,
@@ -44,7 +40,7 @@ from transforms.sinks.base import (
     Verdict,
 )
 
-__all__ = ["Engine", "Parcel", "Status", "close_all", "engine_for", "engines", "printable"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,79 +57,8 @@ _SHORT = 16 * 1024  # bytes of a record that is said shorter because the system 
 _SLOWER = "the sink is slower than the stream: it gets this in its turn"
 
 
-class Parcel(msgspec.Struct, gc=False, eq=False):
-    """One encoded record on its way; `outcome` is DELIVERED, DEAD or OWED once it is settled.
-
-    sequence, index: the record's address in its partition, `origin`.
-    reason: why it is dead or owed; one line, safe to log.
-    shortened: whether it is said shorter than it should be, as the sink takes none so large.
-    """
-
-    sequence: int
-    index: int
-    payload: bytes
-    alert: Alert | None = None
-    outcome: Outcome | None = None
-    reason: str = ""
-    origin: Origin | None = None
-    shortened: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """What an engine has done since it was made.
-
-    since: when the circuit came into its state, epoch seconds. reason: why it opened last.
-    in_flight: parcels without an outcome; pending: those of them that the system took, and has
-        not confirmed yet.
-    bytes_sent: encoded, with separators, before compression, retries too.
-    late: results that came after their parcels had been given up.
-    behind: whether what comes live is owed, as the sink is slower. paid: of what was owed before.
-    per_second: records that it takes while there is something to send.
-    """
-
-    circuit: str
-    since: float
-    reason: str
-    openings: int
-    delivered: int
-    dead: int
-    owed: int
-    in_flight: int
-    pending: int
-    requests: int
-    retries: int
-    bytes_sent: int
-    warnings: int
-    shortened: int
-    late: int
-    behind: bool
-    paid: int
-    per_second: float
-
-
-class _Chunk:
-    """Parcels that were packed together: they have one deadline, and one share of the queue."""
-
-    __slots__ = (
-        "arrears", "attempts", "deadline", "left", "number", "parcels", "pending", "refreshed",
-        "size",
-    )  # fmt: skip
-
-    def __init__(self, number: int, parcels: list[Parcel], size: int, arrears: bool) -> None:
-        self.number = number
-        self.parcels = parcels
-        self.size = size
-        self.arrears = arrears
-        self.left = len(parcels)  # without an outcome
-        self.pending = 0  # of those, how many only wait to be confirmed
-        self.deadline = math.inf  # monotonic; set when it is first sent
-        self.attempts = 0  # failed, one after another
-        self.refreshed = False  # its refusal was answered with fresh credentials
-
-
-_Piece = tuple[_Chunk, list[Parcel]]
-_Task = tuple[_Chunk, list[Parcel], float] | Literal["probe", "confirm", "idle", "end"]
+_Piece = tuple[Chunk, list[Parcel]]
+_Task = tuple[Chunk, list[Parcel], float] | Literal["probe", "confirm", "idle", "end"]
 
 
 class Engine:
@@ -191,7 +116,7 @@ class Engine:
         self._newest = -1
         self._live: deque[_Piece] = deque()
         self._arrears: deque[_Piece] = deque()
-        self._unsettled: dict[_Chunk, None] = {}  # in order; a handful
+        self._unsettled: dict[Chunk, None] = {}  # in order; a handful
         self._unsettled_bytes = 0
         self._pending_bytes = 0
         self._pause_until = 0.0  # monotonic; the system asked for it, or just failed
@@ -372,7 +297,7 @@ class Engine:
         self._queue_up(parcels, size, arrears=False)
 
     def _queue_up(self, parcels: list[Parcel], size: int, arrears: bool) -> None:
-        chunk = _Chunk(next(self._numbers), parcels, size, arrears)
+        chunk = Chunk(next(self._numbers), parcels, size, arrears)
         self._unsettled[chunk] = None
         self._unsettled_bytes += size
         if self._shut:
@@ -426,7 +351,7 @@ class Engine:
                 self._give_up(list(self._unsettled))
         return True
 
-    def _give_up(self, chunks: list[_Chunk], reason: str = "") -> None:
+    def _give_up(self, chunks: list[Chunk], reason: str = "") -> None:
         """Open the circuit, and owe these chunks, under way or not: their results are too late."""
         reason = reason or f"not through within {self._patience:g} s"
         self._trip(reason)
@@ -476,7 +401,7 @@ class Engine:
         self._work.notify_all()
 
     def _finish(
-        self, chunk: _Chunk, parcels: Sequence[Parcel], outcome: Outcome, reason: str = ""
+        self, chunk: Chunk, parcels: Sequence[Parcel], outcome: Outcome, reason: str = ""
     ) -> None:
         for parcel in parcels:
             parcel.outcome = outcome
@@ -492,7 +417,7 @@ class Engine:
             if self.ended is not None and not self._waiting:
                 self.ended()
 
-    def _requeue(self, chunk: _Chunk, *pieces: list[Parcel]) -> None:
+    def _requeue(self, chunk: Chunk, *pieces: list[Parcel]) -> None:
         """Put what is still to be sent in front, unless nothing is sent any more."""
         for parcels in reversed(pieces):
             if self._shut:
@@ -641,7 +566,7 @@ class Engine:
                 self._shut = ""
             self._work.notify_all()
 
-    def _taken_for_now(self, chunk: _Chunk, parcels: list[Parcel]) -> None:
+    def _taken_for_now(self, chunk: Chunk, parcels: list[Parcel]) -> None:
         """The system has these, and will say whether it keeps them."""
         with self._lock:
             chunk.pending += len(parcels)
@@ -651,20 +576,20 @@ class Engine:
             self._answered(chunk)
             self._progress.notify_all()
 
-    def _confirmed(self, chunk: _Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
+    def _confirmed(self, chunk: Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
         with self._lock:
             chunk.pending -= len(parcels)
             self._pending_bytes -= self._size(parcels)
         self._judge_safely(chunk, parcels, verdict)
 
-    def _judge_safely(self, chunk: _Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
+    def _judge_safely(self, chunk: Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
         with self._lock:
             try:
                 self._judge(chunk, parcels, verdict)
             except Exception as error:  # noqa: BLE001 - a verdict that is malformed
                 self._give_up([chunk], describe(error))
 
-    def _judge(self, chunk: _Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
+    def _judge(self, chunk: Chunk, parcels: list[Parcel], verdict: Verdict) -> None:
         """Act on what the system said of these parcels; the lock is held."""
         if not chunk.left:
             self._late += 1
@@ -692,20 +617,18 @@ class Engine:
                 self._split(chunk, parcels, verdict)
             self._work.notify_all()
 
-    def _answered(self, chunk: _Chunk) -> None:
+    def _answered(self, chunk: Chunk) -> None:
         """The system spoke about the records: it is up."""
         chunk.attempts = 0
         self._trying = False
         if self._circuit.state is CircuitState.HALF_OPEN:
             self._resume()
 
-    def _deliver(self, chunk: _Chunk, parcels: list[Parcel]) -> None:
+    def _deliver(self, chunk: Chunk, parcels: list[Parcel]) -> None:
         self._pace.note(len(parcels), time.monotonic())
         self._finish(chunk, parcels, Outcome.DELIVERED)
 
-    def _retry(
-        self, chunk: _Chunk, parcels: list[Parcel], reason: str, after: float | None
-    ) -> None:
+    def _retry(self, chunk: Chunk, parcels: list[Parcel], reason: str, after: float | None) -> None:
         # No pause is a large part of the patience: else chance would decide how long it really is.
         pause = after or backoff(chunk.attempts, longest=min(5.0, self._patience / 4))
         again_at = time.monotonic() + pause
@@ -727,7 +650,7 @@ class Engine:
         logger.warning("sink %s: circuit closed", self.sink.name)
 
     def _reject(
-        self, chunk: _Chunk, parcels: list[Parcel], verdict: RejectItems, attempts: int
+        self, chunk: Chunk, parcels: list[Parcel], verdict: RejectItems, attempts: int
     ) -> None:
         sent = range(len(parcels))
         refused = {at: why for at, why in verdict.reasons.items() if at in sent}
@@ -753,7 +676,7 @@ class Engine:
         if later:
             self._retry(chunk, later, "the system took only a part for now", None)
 
-    def _split(self, chunk: _Chunk, parcels: list[Parcel], verdict: Split | Shrink) -> None:
+    def _split(self, chunk: Chunk, parcels: list[Parcel], verdict: Split | Shrink) -> None:
         if len(parcels) > 1:
             middle = len(parcels) // 2
             self._requeue(chunk, parcels[:middle], parcels[middle:])
@@ -773,34 +696,3 @@ class Engine:
 
 def _earliest(one: float | None, other: float | None) -> float | None:
     return other if one is None else one if other is None else min(one, other)
-
-
-_engines: dict[tuple[str, str], Engine] = {}
-_engines_lock = threading.Lock()
-
-
-def engine_for(sink: Sink[Any], token: str) -> Engine:
-    """The process's engine of this sink in the run `token`; made when it is first asked for."""
-    with _engines_lock:
-        engine = _engines.get((token, sink.name))
-        if engine is None:
-            engine = _engines[token, sink.name] = Engine(sink)
-        return engine
-
-
-def engines(token: str) -> list[Engine]:
-    """The run's engines, in no order."""
-    with _engines_lock:
-        return [engine for (run, _), engine in _engines.items() if run == token]
-
-
-def close_all(token: str) -> None:
-    """Close the run's engines, and forget them. Sinks that hang do not add up."""
-    closing = [threading.Thread(target=engine.close, daemon=True) for engine in engines(token)]
-    for thread in closing:
-        thread.start()
-    for thread in closing:
-        thread.join()
-    with _engines_lock:
-        for key in [key for key in _engines if key[0] == token]:
-            del _engines[key]

@@ -22,7 +22,8 @@ from typing import NamedTuple
 from schemas.batch import Batch, Origin, Record
 from schemas.runs import Run, addresses, clip, count, intersect, runs, subtract, union
 from transforms.capture import read_capture, row, write_capture
-from transforms.delivery.engine import Engine, engines
+from transforms.delivery.engine import Engine
+from transforms.delivery.engines import engines
 from transforms.owed import aside_of, debts, drop_aside, put_aside
 from transforms.read.access import EventHubsAccess
 from transforms.read.reader import HubReader, ReadSession, session

@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from schemas.alert import Alert
 from schemas.receipt import Outcome
-from transforms.delivery.engine import Engine, Parcel
+from transforms.delivery.engine import Engine
+from transforms.delivery.parcel import Parcel
 from transforms.sinks.base import (
     Accepted,
     Connection,

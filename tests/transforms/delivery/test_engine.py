@@ -22,14 +22,10 @@ from tests.transforms.delivery.scripted import (
     eventually,
     parcels,
 )
-from transforms.delivery.engine import (
-    Engine,
-    Parcel,
-    close_all,
-    engine_for,
-    engines,
-    printable,
-)
+from transforms.delivery.engine import Engine
+from transforms.delivery.engines import close_all, engine_for, engines
+from transforms.delivery.line import printable
+from transforms.delivery.parcel import Parcel
 from transforms.secrets import SecretError
 from transforms.sinks.base import (
     Accepted,

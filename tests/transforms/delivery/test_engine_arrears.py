@@ -12,7 +12,8 @@ from schemas.batch import Origin
 from schemas.receipt import Outcome
 from tests.stubs import alert
 from tests.transforms.delivery.scripted import Scripted, answers, deliver, eventually, parcels
-from transforms.delivery.engine import Engine, Parcel
+from transforms.delivery.engine import Engine
+from transforms.delivery.parcel import Parcel
 from transforms.sinks.base import (
     Accepted,
     Pending,
