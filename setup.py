@@ -27,11 +27,13 @@ setup(
     ],
     extras_require={
         "kafka": ["confluent-kafka>=2.16,<3"],
+        "gs": ["google-cloud-storage>=3,<4"],
         "s3": ["boto3>=1.40,<2"],  # the file sink's s3://
         "dev": [
             "boto3",
             "confluent-kafka",
             "cryptography",  # test certificates
+            "google-cloud-storage",
             "hypothesis",
             "jsonschema",
             "mypy",

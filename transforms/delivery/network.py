@@ -114,7 +114,11 @@ def secure(
     sock: socket.socket, tls: ssl.SSLContext, name: str, deadline: Deadline
 ) -> ssl.SSLSocket:
     """TLS over a connected socket, which is its own from now on. Raises OSError."""
-    secured = tls.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+    # An end without TLS's own goodbye is a connection that broke, not one that was closed: what
+    # was sent last may have got lost.
+    secured = tls.wrap_socket(
+        sock, server_hostname=name, do_handshake_on_connect=False, suppress_ragged_eofs=False
+    )
     try:
         secured.settimeout(deadline.left())
         secured.do_handshake()

@@ -4,6 +4,8 @@ A file is written as `….ndjson.open` and renamed to `….ndjson` once nothing 
 whoever takes only the latter never sees half a file. Every chunk is appended by one write and
 synced before it counts as delivered. What a crash left open is found by the next start: nobody
 holds its lock any more, so a torn last line is cut off and the file finished.
+
+An object store appends nothing: there each request is an object: `transforms/delivery/objects.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import fcntl
 import glob
 import itertools
 import os
+import re
+import shlex
 import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -24,6 +29,7 @@ from pydantic_core import PydanticCustomError
 from schemas.alert import Alert
 from schemas.formats import FORMATS
 from schemas.formats.ndjson import ndjson
+from transforms.delivery.objects import OBJECT_BYTES, Objects, ObjectUrl, check_url, probe
 from transforms.sinks.base import (
     Accepted,
     Connection,
@@ -42,9 +48,15 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
 class FileSettings(SinkSettings):
-    """A folder of files with one alert a line."""
+    """A folder of files with one alert a line; or an object store."""
 
-    folder: Path = Field(description="Where the files go; made if it is missing.")
+    folder: Path | ObjectUrl = Field(
+        description="Where the files go; made if it is missing. Or an object store, with the "
+        "environment's credentials: `s3://bucket/path` (AWS_…), `gs://bucket/path` "
+        "(GOOGLE_APPLICATION_CREDENTIALS), `azfs://account/container/path` "
+        "(AZURE_STORAGE_CONNECTION_STRING, or Entra's); there each request is an object of its "
+        "own, of up to 8 MB."
+    )
     format: str = Field(
         "ndjson",
         description="How a line is written: `ndjson`, with the record under `raw`; or any format "
@@ -63,6 +75,11 @@ class FileSettings(SinkSettings):
         "already counted as delivered.",
     )
 
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _check_folder(cls, folder: Any) -> Any:
+        return check_url(folder) if re.match(r"\w{2,}://", str(folder)) else folder
+
     @field_validator("format")
     @classmethod
     def _check_format(cls, name: str) -> str:
@@ -79,6 +96,8 @@ class File(Sink[FileSettings]):
 
     @property
     def limits(self) -> Limits:
+        if isinstance(self.settings.folder, str):
+            return Limits(min(self.settings.max_bytes, OBJECT_BYTES))
         return Limits(1_000_000)
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
@@ -90,25 +109,44 @@ class File(Sink[FileSettings]):
         return said
 
     def connect(self) -> Connection:
-        return _Folder(self.name, self.settings)
+        folder = self.settings.folder
+        if isinstance(folder, str):
+            return Objects(folder, self.name, self.settings.timeout)
+        return _Folder(self.name, folder, self.settings)
 
     def probe(self, timeout: float) -> None:
-        folder = _made(self.settings.folder)
-        trial = folder / f".{self.name}-{uuid.uuid4().hex}.probe"
+        folder = self.settings.folder
+        if isinstance(folder, str):
+            probe(folder, self.name, timeout)
+            return
+        trial = _made(folder) / f".{self.name}-{uuid.uuid4().hex}.probe"
         try:
-            with trial.open("xb") as file:
-                file.write(b"\0" * 4096)
-                file.flush()
-                os.fsync(file.fileno())
+            fd = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(fd, b"\0" * 4096)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         finally:
             trial.unlink(missing_ok=True)
+
+    def check(self, timeout: float) -> str:
+        self.probe(timeout)
+        return f"{self.settings.folder} can be written to"
+
+    def find(self, event_id: str) -> str:
+        folder = self.settings.folder
+        if isinstance(folder, str):
+            return f"look for {event_id} in the objects {folder.rstrip('/')}/{self.name}-*"
+        return f"grep -r {shlex.quote(event_id)} {shlex.quote(str(folder))}"
 
 
 class _Folder(Connection):
     """One thread's open file, if there is one."""
 
-    def __init__(self, name: str, settings: FileSettings) -> None:
+    def __init__(self, name: str, folder: Path, settings: FileSettings) -> None:
         self._name = name
+        self._folder = folder
         self._settings = settings
         self._fd = -1
         self._path = Path()
@@ -116,7 +154,7 @@ class _Folder(Connection):
         self._begun = 0.0  # monotonic seconds
         self._unique = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
-        for left in _made(settings.folder).glob(f"{glob.escape(name)}-*.ndjson{_OPEN}"):
+        for left in _made(folder).glob(f"{glob.escape(name)}-*.ndjson{_OPEN}"):
             _recover(left)
 
     def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
@@ -129,8 +167,8 @@ class _Folder(Connection):
             self._append(chunk)
         except OSError as error:
             if error.errno in _REFUSED:
-                return Stop(f"{self._settings.folder}: {error.strerror}")
-            return Retry(f"{self._settings.folder}: {error.strerror}")
+                return Stop(f"{self._folder}: {error.strerror}")
+            return Retry(f"{self._folder}: {error.strerror}")
         self.idle()
         return Accepted()
 
@@ -156,7 +194,7 @@ class _Folder(Connection):
     def _begin(self) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         name = f"{self._name}-{stamp}-{self._unique}-{next(self._numbers):06}.ndjson{_OPEN}"
-        self._path = _made(self._settings.folder) / name
+        self._path = _made(self._folder) / name
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if not os.fstat(fd).st_nlink:

@@ -114,7 +114,7 @@ class SyslogReceiver(Receiver):
                 break_off(sock)
                 return
             elif isinstance(fault, HalfClose):
-                sock.shutdown(socket.SHUT_WR)
+                socket.socket.shutdown(sock, socket.SHUT_WR)  # an SSLSocket's own ends its TLS
 
 
 def _frames(data: bytes) -> tuple[list[bytes], bytes]:

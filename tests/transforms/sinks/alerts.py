@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from schemas.alert import Alert
-from transforms.delivery.engine import Parcel
+from schemas.batch import Origin
+from transforms.delivery.parcel import Parcel
 from transforms.sinks.base import Sink
 
 SOURCE, PARTITION = "contoso.servicebus.windows.net/defender/$Default", "0"
@@ -51,7 +52,13 @@ def identity(number: int) -> str:
     return alert(number).event_id
 
 
+def parcel(sink: Sink[Any], alert: Alert, number: int | None = None) -> Parcel:
+    """An alert as it is handed to the sink's engine."""
+    sequence = alert.sequence if number is None else number
+    payload = sink.encode(alert, SOURCE, PARTITION)
+    return Parcel(sequence, 0, payload, alert, origin=Origin(SOURCE, PARTITION))
+
+
 def parcels(sink: Sink[Any], numbers: range, text: str = "Suspicious sign-in") -> list[Parcel]:
-    """Alerts as they are handed to the sink's engine."""
-    made = (alert(number, text=text) for number in numbers)
-    return [Parcel(a.sequence, 0, sink.encode(a, SOURCE, PARTITION), a) for a in made]
+    """Alerts of these numbers, as they are handed to the sink's engine."""
+    return [parcel(sink, alert(number, text=text)) for number in numbers]

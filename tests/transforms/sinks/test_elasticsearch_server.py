@@ -19,7 +19,8 @@ from tests.examples import EXAMPLES, encoded
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity, parcels
 from tests.transforms.sinks.daemons import UNPACKED, Server, missing
 from tests.transforms.sinks.test_elasticsearch import JSON, SAID, said_of
-from transforms.delivery.engine import Engine, Parcel
+from transforms.delivery.engine import Engine
+from transforms.delivery.parcel import Parcel
 from transforms.sinks.base import Accepted, RejectItems, Retry, Stop, Verdict
 from transforms.sinks.elasticsearch import Elasticsearch, ElasticsearchSettings
 

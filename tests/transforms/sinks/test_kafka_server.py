@@ -32,7 +32,8 @@ from schemas.receipt import Outcome
 from tests.transforms.sinks import daemons
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity
 from tests.transforms.sinks.doubles.kafka import quiet
-from transforms.delivery.engine import Engine, Parcel
+from transforms.delivery.engine import Engine
+from transforms.delivery.parcel import Parcel
 from transforms.sinks.kafka import Kafka, KafkaSettings
 
 PASSWORD = "c0ffee-password-that-nobody-may-see"

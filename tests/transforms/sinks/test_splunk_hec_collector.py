@@ -21,7 +21,8 @@ from pipelines.local.receivers import certificate
 from schemas.receipt import Outcome
 from tests.transforms.sinks.alerts import HOSTILE, alert, identity, parcels
 from tests.transforms.sinks.daemons import COLLECTOR, Collector, missing
-from transforms.delivery.engine import Engine, Parcel
+from transforms.delivery.engine import Engine
+from transforms.delivery.parcel import Parcel
 from transforms.sinks.splunk_hec import SplunkHec, SplunkHecSettings
 
 TOKEN = "5a3c0ffe-0000-4000-8000-00000000beef"

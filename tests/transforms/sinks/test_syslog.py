@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -405,11 +406,29 @@ class TestFailures:
             assert deliver(to) == [D] * 3
             eventually(lambda: server.received == 3)
             for sock in list(server._open):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                sock.settimeout(0.05)
+                with contextlib.suppress(OSError):
+                    sock.unwrap()
             time.sleep(0.02)
             assert deliver(to, range(3, 6)) == [D] * 3
             eventually(lambda: server.received == 6)
             assert deliver.engine.status().retries == 0
+
+    def test_a_peer_that_ends_tls_without_a_goodbye_may_have_lost_what_came_last(
+        self, deliver, tmp_path
+    ):
+        """As when it crashes: to Python that looks like an orderly end unless it is told."""
+        cert, key = certificate(tmp_path)
+        with SyslogReceiver(tls=(cert, key)) as server:
+            to = sink(server.address, tls={"ca": str(cert)})
+            assert deliver(to) == [D] * 3
+            eventually(lambda: server.received == 3)
+            for sock in list(server._open):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            time.sleep(0.02)
+            assert deliver(to, range(3, 6)) == [D] * 3
+            eventually(lambda: server.received >= 9)
+            assert set(server.ids()) == {identity(n) for n in range(6)}
 
     def test_parting_reads_what_the_peer_said_so_that_it_loses_nothing(self):
         """A socket that is closed with something unread resets the connection."""
