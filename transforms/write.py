@@ -171,8 +171,11 @@ class _Write(_ToSink):
             self._lagging = not self._engine.settle(left)
         else:
             self._engine.settle()
-        ended = [sent for sent in self._sent if sent.ended]
-        self._sent = [sent for sent in self._sent if not sent.ended]
+        ended: list[_Sent] = []
+        going: list[_Sent] = []
+        for sent in self._sent:  # asked once each: a sender may end it at any moment
+            (ended if sent.ended else going).append(sent)
+        self._sent = going
         letters = [
             _letter(self._sink.name, batch.origin, parcel)
             for batch, parcels, _ in ended

@@ -370,6 +370,17 @@ def test_a_batch_that_has_not_ended_holds_up_no_bundle_and_is_told_of_in_a_later
     ]
 
 
+def test_one_that_ends_while_it_is_looked_for_is_told_of_once(
+    carrying: Carrying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any moment a sender may set the last outcome of a batch."""
+    ends = iter([False, *[True] * 9])
+    monkeypatch.setattr("transforms.write._Sent.ended", property(lambda _: next(ends)))
+    carrying.gate.set()
+    told = [each.first for _ in range(3) for each in carrying.bundle(fresh(0, 4))]
+    assert told.count(0) == 3
+
+
 def test_the_pipeline_is_told_that_a_batch_ended_although_nothing_else_comes(
     carrying: Carrying,
 ) -> None:

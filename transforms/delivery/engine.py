@@ -140,6 +140,7 @@ class Engine:
         until = time.monotonic() + (self._patience if within is None else within)
         with self._lock:
             self._submitted += len(parcels)
+            self._make_room(until, give_up=within is None)
             for parcel in parcels:
                 size = len(parcel.payload) + self._separator
                 if size > self._max_record:
@@ -151,8 +152,7 @@ class Engine:
                     or len(self._partial) >= self._max_records
                 ):
                     self._pack()
-                    if not self._wait(self._has_room, until, give_up=within is None):
-                        self._fall_behind()
+                    self._make_room(until, give_up=within is None)
                 if self._shut or self._behind:
                     parcel.outcome, parcel.reason = Outcome.OWED, self._shut or _SLOWER
                     self._outcomes[Outcome.OWED] += 1
@@ -306,6 +306,10 @@ class Engine:
         self._newest = chunk.number
         (self._arrears if arrears else self._live).append((chunk, parcels))
         self._call_sender()
+
+    def _make_room(self, until: float, give_up: bool) -> None:
+        if not self._has_room() and not self._wait(self._has_room, until, give_up):
+            self._fall_behind()
 
     def _has_room(self) -> bool:
         waiting = self._unsettled_bytes - self._pending_bytes

@@ -140,6 +140,16 @@ class TestBehind:
         assert time.monotonic() - began < 0.1
         gate.open.set()
 
+    def test_small_bundles_fill_the_queue_no_further_than_large_ones(self, make):
+        gate = Gate()
+        engine: Engine = make(Scripted(gate, patience=5), queue_bytes=100, linger=0)
+        for start in range(0, 400, 4):
+            engine.submit(parcels(4, start=start), within=0)
+            engine.settle(within=0)
+        assert engine.status().behind
+        assert engine.status().in_flight <= 14
+        gate.open.set()
+
     def test_what_was_queued_is_delivered_and_what_came_after_is_owed(self, make):
         gate = Gate()
         engine: Engine = make(Scripted(gate, max_records=2, patience=5), queue_bytes=40, linger=0)
