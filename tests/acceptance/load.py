@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pipelines.local.events import defender_alert
 from schemas.kinds import understand
@@ -53,11 +54,13 @@ class Publisher(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """The longest time in which a sink got nothing, but for the times in which it had trouble."""
+    """The longest time in which a sink got nothing, but for times in which it had trouble of its
+    own: while `trouble` is set, or the run says that its circuit is open, or it is behind."""
 
-    def __init__(self, received: Callable[[], int]) -> None:
+    def __init__(self, received: Callable[[], int], status: Callable[[], dict[str, Any]]) -> None:
         super().__init__(daemon=True)
         self.received = received
+        self.status = status
         self.longest = 0.0
         self.trouble = threading.Event()
         self.ended = threading.Event()
@@ -66,6 +69,10 @@ class Watch(threading.Thread):
         count, since = self.received(), time.monotonic()
         while not self.ended.wait(0.05):
             now = time.monotonic()
-            if self.received() != count or self.trouble.is_set():
+            if self.received() != count or self.trouble.is_set() or self._troubled():
                 count, since = self.received(), now
             self.longest = max(self.longest, now - since)
+
+    def _troubled(self) -> bool:
+        status = self.status()
+        return bool(status.get("behind")) or status.get("circuit") == "open"

@@ -44,7 +44,7 @@ def test_every_alert_arrives_through_an_outage_and_a_kill_and_the_account_holds(
         running = site.run()
         publisher.start()
         wait_for(lambda: site.syslog.received > RATE, why="the run delivers")
-        watch = Watch(lambda: site.syslog.received)
+        watch = Watch(lambda: site.syslog.received, dict)
         watch.start()
         at(OUTAGE[0])
         site.hec.refuse()

@@ -69,14 +69,14 @@ def test_a_slow_sink_catches_up_in_order_while_the_others_stay_live(tmp_path: Pa
         live.came.clear()
         publisher.start()
         store = StateStore(str(site.state))
-        owed = 0
-        while publisher.is_alive():
-            publisher.join(0.5)
-            owed = max(owed, accounts_of(store, ["slow"])[0].outcomes.owed)
+        publisher.join()
         ended = time.monotonic()
+        owed = 0
 
         def through() -> bool:
+            nonlocal owed
             found = accounts_of(store, ["slow", "live"])
+            owed = max(owed, found[0].outcomes.owed)
             return all(a.outcomes.delivered == RATE * SECONDS + 4 for a in found)
 
         try:
@@ -99,6 +99,6 @@ def test_a_slow_sink_catches_up_in_order_while_the_others_stay_live(tmp_path: Pa
         f"{out_of_order} out of order; the other's p99 {p99 * 1000:.0f} ms, last {ages[-1]:.2f} s"
     )
     assert set(slow.ids()) == set(live.ids()) == {*publisher.severity, *first}
-    assert owed > 0.3 * (RATE - TAKES) * SECONDS, "it was not slow"
+    assert owed > 1_000, "it did not fall behind"
     assert out_of_order == 0
     assert p99 < LIVE

@@ -48,11 +48,14 @@ _TRIAL = 2.0  # seconds that the first request of a half-open circuit may take
 _TRIAL_RECORDS = 50  # of arrears, where nothing comes live that could be the trial
 _PARTING = 5.0  # seconds that closing waits for the threads
 _CONFIRM = 0.25  # seconds from asking about what is pending to asking again
+_QUEUE_BYTES = 16 * 1024 * 1024  # some seconds of a busy stream
 _PENDING_BYTES = 64 * 1024 * 1024
 _GUESS = 500.0  # records a second, before any was sent
 _ARREARS = (0.5, 5_000)  # seconds of its pace, and records, that wait in arrears at most
 _WAITING = 4  # times the usual queue that may wait for the last of the arrears
 _IN_STORE = 1.5  # seconds until what was owed last is surely seen in the state store
+_SEAM = 4.0  # seconds that what comes live waits for the last of the arrears, at most
+_HANDED_BACK = 1.0  # seconds of sending that may wait when a shift ends
 _SHORT = 16 * 1024  # bytes of a record that is said shorter because the system refused its length
 _SLOWER = "the sink is slower than the stream: it gets this in its turn"
 
@@ -65,7 +68,7 @@ class Engine:
     """Delivers parcels to one sink. Thread-safe; threads start with the first parcel.
 
     queue_bytes: parcels that may wait or be in flight, in encoded bytes, before submit waits;
-        default: enough to keep every sender busy.
+        default: enough to keep every sender busy, and for bursts.
     linger: seconds that a chunk may wait to be filled. It goes earlier when it is full or
         settled; without it, a sink would wait for another one's settling.
     cool_down: the first and longest pause, in seconds, before an open circuit is probed.
@@ -89,7 +92,8 @@ class Engine:
         self._separator = sink.separator_bytes
         self._patience, self._timeout = settings.patience, settings.timeout
         self._senders = settings.concurrency
-        self._queue_bytes = queue_bytes or (settings.concurrency + 2) * limits.max_bytes
+        full = (settings.concurrency + 2) * limits.max_bytes
+        self._queue_bytes = queue_bytes or max(full, _QUEUE_BYTES)
 
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # senders wait: something to do
@@ -103,7 +107,8 @@ class Engine:
         self._shut = ""  # why nothing is taken now; empty: it is
         self._behind = False  # what comes live is owed
         self._catching_up = False  # what comes live waits for the last of the arrears
-        self._turned = 0.0  # monotonic: since when it is behind, or catching up
+        self._little_since = math.inf  # monotonic: since when little is owed, while it is behind
+        self._admitted = 0.0  # monotonic: since when what comes live is taken again
         self.draining = False  # a shift ends: nothing must be left in flight
         self.ended: Callable[[], None] | None = None  # called when a chunk did, unwaited for
         self._waiting = 0  # callers that wait
@@ -194,8 +199,10 @@ class Engine:
             last = self._newest
             if within is None:
                 self._catching_up = False
-                if self._behind:
-                    self._hand_back(_SLOWER)
+                if self.draining:
+                    waiting = sum(len(parcels) for _, parcels in self._live)
+                    if self._behind or waiting > self._pace.per_second * _HANDED_BACK:
+                        self._hand_back(_SLOWER)
 
             def settled() -> bool:
                 for chunk in self._unsettled:
@@ -224,19 +231,23 @@ class Engine:
             return pending + int(min(max(1.0, self._pace.per_second * seconds), most))
 
     def nearly_paid(self, left: int) -> None:
-        """So many records are still owed: if that is little for its pace, what comes live is taken
-        again; it waits for the last of the arrears, so that the sink gets all in order."""
+        """So many records are still owed, as the state store says now: if that has been little for
+        its pace for a while, what comes live is taken again; it waits for the last of the arrears,
+        though not for long, so that the sink gets all in order."""
+        now = time.monotonic()
         with self._lock:
-            if time.monotonic() < self._turned + _IN_STORE:
-                return  # what is owed since then is perhaps not counted yet
-            if self._behind and not self._live and left <= self._pace.per_second:
-                self._behind, self._catching_up = False, True
-                self._turned = time.monotonic()
-                self._work.notify_all()
-            elif self._catching_up and not left:
-                self._catching_up = False
-                self._work.notify_all()
-                logger.warning("sink %s: it has caught up with the stream", self.sink.name)
+            if self._behind:
+                little = not self._live and left <= self._pace.per_second
+                self._little_since = min(self._little_since, now) if little else math.inf
+                if now >= self._little_since + _IN_STORE:
+                    self._behind, self._catching_up, self._admitted = False, True, now
+                    self._work.notify_all()
+            elif self._catching_up:
+                paid = not left and now >= self._admitted + _IN_STORE
+                if paid or now >= self._admitted + _SEAM:
+                    self._catching_up = False
+                    self._work.notify_all()
+                    logger.warning("sink %s: it has caught up with the stream", self.sink.name)
 
     def close(self) -> None:
         """Settle, then let go of threads and connections. What comes later is owed."""
@@ -378,8 +389,8 @@ class Engine:
                 while self._live:
                     self._finish(*self._live.popleft(), Outcome.OWED, _SLOWER)
             self._behind, self._catching_up = True, False
-            self._turned = time.monotonic()
-            if self._pause_until > self._turned:
+            self._little_since = math.inf
+            if self._pause_until > time.monotonic():
                 return  # it fails, and its circuit will tell
             logger.warning(
                 "sink %s: slower than the stream, at %.0f records/s: it gets what comes now in "

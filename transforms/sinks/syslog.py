@@ -257,7 +257,7 @@ class _Stream(Connection):
         while _unacknowledged(sock):
             gone(sock)  # raises when it is broken
             time.sleep(min(pause, deadline.left()))
-            pause = min(pause * 2, 0.05)
+            pause = min(pause * 1.2, 0.05)  # never much longer than it has taken already
         gone(sock)
 
     def _break(self) -> None:
