@@ -110,7 +110,7 @@ class TestArrears:
         for start in range(0, 60, 10):
             engine.submit_arrears(parcels(10, start=start))
         engine.settle()
-        assert 40 < engine.appetite() < 160, "half a second of 200 a second"
+        assert 160 < engine.appetite() < 640, "two seconds of 200 a second"
 
 
 class TestBehind:
