@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.alerts import bodies
 from benchmarks.figures import Figure
 
-_NAMES = ("steps", "understand", "tax", "stream")
+_NAMES = ("steps", "understand", "tax", "sinks", "stream")
 
 
 def _figures(name: str, long: bool) -> Iterable[Figure]:
@@ -35,6 +35,10 @@ def _figures(name: str, long: bool) -> Iterable[Figure]:
         from benchmarks.tax import tax
 
         return tax()
+    if name == "sinks":
+        from benchmarks.sinks import throughput
+
+        return throughput()
     from benchmarks.stream import stream
 
     return stream(long)

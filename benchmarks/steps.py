@@ -17,8 +17,9 @@ from schemas.formats.ndjson import ndjson
 from schemas.ledger import Ledger
 from schemas.receipt import Outcome
 from transforms.deduplicate import Seen, deduplicate_batch
-from transforms.delivery.engine import Engine, Parcel
+from transforms.delivery.engine import Engine
 from transforms.delivery.http import compress
+from transforms.delivery.parcel import Parcel
 from transforms.enrich import enrich_batch
 from transforms.parse import parse_batch
 from transforms.read.frames import decode_message, decode_transfer

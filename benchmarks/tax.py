@@ -21,7 +21,7 @@ from schemas.batch import AlertBatch, Batch
 from schemas.ledger import Ledger
 from transforms.account import Account
 from transforms.deduplicate import Deduplicate, Seen, deduplicate_batch
-from transforms.delivery.engine import close_all, engine_for
+from transforms.delivery.engines import close_all, engine_for
 from transforms.enrich import enrich_batch
 from transforms.parse import parse_batch
 from transforms.route import compile_where, route_batch

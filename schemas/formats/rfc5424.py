@@ -109,10 +109,15 @@ def header(
     if not 0 <= facility <= 23:
         raise ValueError(f"a syslog facility is 0 to 23, not {facility}")
     priority = facility * 8 + _SEVERITIES.get(alert.severity, 5)
-    time = (_EPOCH + timedelta(milliseconds=alert.event_ms)).isoformat(timespec="milliseconds")
+    second, ms = divmod(alert.event_ms, 1000)
     names = _names(hostname, app_name, procid, msgid)
     said = "".join(map(_element, data, data.values())) if data else "-"
-    return f"<{priority}>1 {time[:-6]}Z {names} {said} ".encode("utf-8", "replace")
+    return f"<{priority}>1 {_time(second)}.{ms:03}Z {names} {said} ".encode("utf-8", "replace")
+
+
+@functools.lru_cache(1024)
+def _time(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat()[:19]
 
 
 @functools.lru_cache(1024)
@@ -129,10 +134,15 @@ def _name(text: str, most: int, also: str = "") -> str:
 
 def _element(identity: str, parameters: Mapping[str, str]) -> str:
     said = "".join(
-        f' {_name(name, 32, _SD)}="{text.translate(_PARAMETER)}"'
-        for name, text in parameters.items()
+        f' {_name(name, 32, _SD)}="{_escaped(text)}"' for name, text in parameters.items()
     )
     return f"[{_name(identity, 32, _SD)}{said}]"
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable() and not ('"' in text or "\\" in text or "]" in text):
+        return text  # as nearly all are; to look takes less than to translate
+    return text.translate(_PARAMETER)
 
 
 FORMATS = (
