@@ -38,7 +38,7 @@ _BATCH_BYTES = 1024 * 1024
 _BUNDLE_SECONDS = 1.0
 _BUNDLE_BYTES = 16 * 1024 * 1024
 _GATHER_SECONDS = 0.05
-_ARREARS_RECORDS = 2_000  # a bundle: so that live alerts wait little for their parsing
+_ARREARS_SECONDS = 0.1  # a bundle: so that live alerts wait little for what sinks are owed
 _DRAIN_SECONDS = 0.005
 _IDLE_SECONDS = 1.0
 _IDLE_WATERMARK_SECONDS = 1.0
@@ -160,14 +160,15 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         now = Timestamp.of(time.time())
         if reading.draining:
             paying.put_back()
-        number, left = tracker.current_restriction().start, _ARREARS_RECORDS
+        number = tracker.current_restriction().start
         waits = not paying.waiting
-        while left > 0 and paying.waiting:
+        # What follows in the same stage has been done when `yield` returns.
+        until = time.monotonic() + _ARREARS_SECONDS
+        while paying.waiting and time.monotonic() < until:
             if not tracker.try_claim(number):
                 return
             number += 1
             if batch := paying.take():
-                left -= len(batch.records)
                 yield TimestampedValue(batch, now)
         if paying.idle if reading.draining else element.until_paid and paying.finished:
             tracker.try_claim(END)
