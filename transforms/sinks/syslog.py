@@ -255,7 +255,9 @@ class _Stream(Connection):
     def _confirm(self, sock: socket.socket, deadline: Deadline) -> None:
         pause = 0.0001
         while _unacknowledged(sock):
-            gone(sock)  # raises when it is broken
+            # Raises when it is broken, but not where the peer had closed in order just before.
+            if gone(sock) and (error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                raise ConnectionError(error, "the peer closed the connection")
             time.sleep(min(pause, deadline.left()))
             pause = min(pause * 1.2, 0.05)  # never much longer than it has taken already
         gone(sock)

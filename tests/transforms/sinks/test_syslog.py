@@ -339,6 +339,31 @@ class TestFailures:
         # What was read before may come again first.
         eventually(lambda: {identity(n) for n in range(10)} <= set(server.ids()))
 
+    def test_a_server_that_closed_just_before_a_send_is_found_out_at_once(self, monkeypatch):
+        """Not only when the time is over: what was sent then stays unacknowledged for ever."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        connection = sink(f"127.0.0.1:{listener.getsockname()[1]}").connect()
+        payloads = [p.payload for p in parcels(sink(), range(5))]
+        assert connection.send(payloads, 1) == Accepted()
+        peer, _ = listener.accept()
+        while len(peer.recv(65536)) == 65536:
+            pass
+        peer.close()
+        time.sleep(0.02)
+        well, asked = module.gone, []
+
+        def gone(sock: socket.socket) -> bool:
+            asked.append(sock)
+            return len(asked) > 1 and well(sock)  # it had not closed yet when it was looked at
+
+        monkeypatch.setattr(module, "gone", gone)
+        began = time.monotonic()
+        verdict = connection.send(payloads, 3)
+        assert isinstance(verdict, Retry)
+        assert time.monotonic() - began < 1
+        listener.close()
+        connection.close()
+
     def die_with_a_full_buffer(
         self, server: SyslogReceiver, connection: Any, payloads: list[bytes]
     ) -> None:
