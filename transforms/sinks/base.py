@@ -16,16 +16,19 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from schemas.alert import Alert
+from schemas.formats import FORMATS
 
 __all__ = [
     "Accepted",
     "Connection",
     "EncodeError",
+    "FormatName",
     "Limits",
     "Pending",
     "Rate",
@@ -85,6 +88,18 @@ class Limits:
     max_records: int = 1_000_000
     max_record_bytes: int | None = None
     rate: Rate = dataclasses.field(default_factory=lambda: Rate.model_validate({}))
+
+
+def _known(name: str) -> str:
+    if name not in FORMATS:
+        raise PydanticCustomError("choice", "no such format", {"choices": [*FORMATS]})
+    return name
+
+
+FormatName = Annotated[
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*FORMATS]})
+]
+"""The name of any format that `alertbeam explain --as` knows, in a sink's settings."""
 
 
 class EncodeError(ValueError):

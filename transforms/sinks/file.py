@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
 
 from schemas.alert import Alert
 from schemas.formats import FORMATS
@@ -33,6 +32,7 @@ from transforms.delivery.objects import OBJECT_BYTES, Objects, ObjectUrl, check_
 from transforms.sinks.base import (
     Accepted,
     Connection,
+    FormatName,
     Limits,
     Retry,
     Sink,
@@ -57,11 +57,10 @@ class FileSettings(SinkSettings):
         "(AZURE_STORAGE_CONNECTION_STRING, or Entra's); there each request is an object of its "
         "own, of up to 8 MB."
     )
-    format: str = Field(
+    format: FormatName = Field(
         "ndjson",
         description="How a line is written: `ndjson`, with the record under `raw`; or any format "
         "that `alertbeam explain --as` knows: ocsf, ecs, raw, …",
-        json_schema_extra={"enum": [*FORMATS]},
     )
     max_bytes: int = Field(
         128_000_000, ge=1, description="Bytes after which a file is finished and a new one begun."
@@ -79,13 +78,6 @@ class FileSettings(SinkSettings):
     @classmethod
     def _check_folder(cls, folder: Any) -> Any:
         return check_url(folder) if re.match(r"\w{2,}://", str(folder)) else folder
-
-    @field_validator("format")
-    @classmethod
-    def _check_format(cls, name: str) -> str:
-        if name not in FORMATS:
-            raise PydanticCustomError("choice", "no such format", {"choices": [*FORMATS]})
-        return name
 
 
 class File(Sink[FileSettings]):
