@@ -29,7 +29,7 @@ contract: setup ## Hold every sink to its contract (SINK=splunk_hec: only this o
 	$(BIN)/pytest tests/transforms/sinks/test_contract.py $(if $(SINK),--sink "$(SINK)")
 
 soak: setup ## Ten sinks in trouble for five minutes; a slow one for thirty seconds
-	ALERTBEAM_SOAK=1 $(BIN)/pytest -s tests/acceptance/test_ten_sinks.py tests/acceptance/test_slow_sink.py
+	ALERTBEAM_SOAK=300 $(BIN)/pytest -s tests/acceptance/test_ten_sinks.py tests/acceptance/test_slow_sink.py
 
 fidelity: setup ## Compare what is read of real events with what peers read (needs ../shared)
 	$(BIN)/python -m tests.fidelity

@@ -1,6 +1,6 @@
 """A sink that is simply slow catches up by itself, in order, and the others stay live.
 
-`ALERTBEAM_SOAK=1` (`make soak`) offers 30 seconds of load; without it, it is 12.
+`ALERTBEAM_SOAK` (`make soak`) offers 30 seconds of load; without it, it is 12.
 """
 
 from __future__ import annotations
