@@ -187,8 +187,8 @@ class Run:
         partitions = self._partitions()
         owed = None if self._until_caught_up else owed_to(self.settings, self._sinks)
         forward(
-            pipeline, ReadEventHubs(self.name, partitions, owed), self.settings, subscriptions,
-            self.name, shift, carry=not self._until_caught_up,
+            pipeline, ReadEventHubs(self.name, partitions, owed, self.store), self.settings,
+            subscriptions, self.name, shift, carry=not self._until_caught_up,
         )  # fmt: skip
         failed: list[BaseException] = []
 

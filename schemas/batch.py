@@ -12,10 +12,14 @@ import msgspec
 from schemas.alert import Alert
 from schemas.receipt import Outcome, Run
 
-__all__ = ["NOBODY", "AlertBatch", "Batch", "Dropped", "Origin", "Record"]
+__all__ = ["NOBODY", "TO_DIGESTS", "AlertBatch", "Batch", "Dropped", "Origin", "Record"]
 
 NOBODY = ""
 """`only` of a batch that is re-read to mark what was seen: no sink gets it."""
+
+TO_DIGESTS = "/digests"
+"""`only` of a batch that is re-read for the digests alone, which a crash kept from telling what
+they had counted of it; it marks what was seen, too. No sink's name holds a slash."""
 
 
 class Origin(msgspec.Struct, frozen=True, order=True, array_like=True):
@@ -33,7 +37,8 @@ class Origin(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):
-    """One hub event as it was read: `index` is 0 until Parse unwraps it."""
+    """One hub event as it was read: `index` is 0 until Parse unwraps it; that of the first record
+    in the body where the body is not the whole event (a dead letter that is tried again)."""
 
     sequence: int
     index: int
@@ -52,9 +57,11 @@ class Dropped(msgspec.Struct, array_like=True, gc=False):
 class Batch(msgspec.Struct, array_like=True):
     """50-200 events of one partition, as read.
 
-    only: the one sink that this batch is addressed to (`NOBODY`: none, it is only marked as
-        seen); None: every sink.
+    only: the one sink that this batch is addressed to (or `NOBODY`, or `TO_DIGESTS`); None: every
+        sink.
     wanted: the records that this batch is about, where it pays a debt; None: all.
+    offset: the hub's own position of event `last`, as checkpoints of its SDK hold it; "" where it
+        is not known.
     """
 
     origin: Origin
@@ -63,6 +70,7 @@ class Batch(msgspec.Struct, array_like=True):
     only: str | None
     records: list[Record]
     wanted: list[Run] | None = None
+    offset: str = ""
 
 
 class AlertBatch(msgspec.Struct, array_like=True):
@@ -75,3 +83,4 @@ class AlertBatch(msgspec.Struct, array_like=True):
     size: int
     alerts: list[Alert]
     dropped: list[Dropped]
+    offset: str = ""

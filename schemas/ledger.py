@@ -7,7 +7,9 @@ import msgspec
 from schemas.receipt import Outcomes, Receipt
 from schemas.runs import Run, count, subtract, union
 
-__all__ = ["IOU", "Ledger", "Owing", "Payment"]
+__all__ = ["IOU", "Ledger", "Owing", "Payment", "Span", "joined"]
+
+_SPAN_MS = 60_000
 
 
 class Owing(msgspec.Struct, array_like=True):
@@ -16,6 +18,44 @@ class Owing(msgspec.Struct, array_like=True):
     last: int
     owed: list[Run]
     since_ms: int
+
+
+class Span(msgspec.Struct, array_like=True):
+    """How the records of the events `first..last` ended: the receipts of successive batches.
+
+    since_ms, until_ms: enqueued times of the youngest alert in its first and in its last batch; 0
+        where there was none.
+    """
+
+    first: int
+    last: int
+    records: int
+    outcomes: Outcomes
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+def joined(spans: list[Span], more: list[Span]) -> list[Span]:
+    """Both, in order; what follows within a minute of enqueued time is one span."""
+    found = [*spans]
+    for span in more:
+        last = found[-1] if found else None
+        if (
+            last is None
+            or span.first != last.last + 1
+            or (last.since_ms and span.until_ms - last.since_ms >= _SPAN_MS)
+        ):
+            found.append(span)
+            continue
+        found[-1] = Span(
+            last.first,
+            span.last,
+            last.records + span.records,
+            last.outcomes + span.outcomes,
+            last.since_ms or span.since_ms,
+            max(last.until_ms, span.until_ms),
+        )
+    return found
 
 
 class _Open(msgspec.Struct, array_like=True):
@@ -28,13 +68,15 @@ class _Open(msgspec.Struct, array_like=True):
     owed: list[Run]
     enqueued_ms: int
     since_ms: int = 0
+    offset: str = ""
 
 
 class Ledger(msgspec.Struct):
     """`position` is the last sequence number up to which every record ended, and was counted.
 
     Receipts may come in parts and in any order; the position moves over the settled prefix only.
-    owing: what settled batches owe, in order, until it is `written` where it outlasts this.
+    owing, spans: what settled batches owe, and their receipts, in order, until they are `written`
+        where they outlast this. offset: the hub's own position of the event at `position`.
     """
 
     position: int
@@ -43,6 +85,8 @@ class Ledger(msgspec.Struct):
     enqueued_ms: int = 0
     open: list[_Open] = []
     owing: list[Owing] = []
+    spans: list[Span] = []
+    offset: str = ""
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt. What lies at or before the position was counted before."""
@@ -57,6 +101,7 @@ class Ledger(msgspec.Struct):
             self.open.sort(key=lambda e: e.first)
         entry.outcomes += receipt.outcomes
         entry.enqueued_ms = max(entry.enqueued_ms, receipt.enqueued_ms)
+        entry.offset = receipt.offset
         if receipt.owed:
             entry.owed.extend(receipt.owed)
             since_ms = receipt.since_ms or receipt.enqueued_ms
@@ -73,17 +118,24 @@ class Ledger(msgspec.Struct):
             if entry.first > self.position + 1 or ended < entry.size:
                 break
             self.open.pop(0)
-            self.position = entry.last
-            self.records += entry.size - entry.outcomes.earlier
-            self.outcomes += msgspec.structs.replace(entry.outcomes, earlier=0)
-            self.enqueued_ms = max(self.enqueued_ms, entry.enqueued_ms)
+            first, self.position = self.position + 1, entry.last
+            records = entry.size - entry.outcomes.earlier
+            outcomes = msgspec.structs.replace(entry.outcomes, earlier=0)
+            at_ms = entry.enqueued_ms
+            self.records += records
+            self.outcomes += outcomes
+            self.enqueued_ms = max(self.enqueued_ms, at_ms)
+            self.offset = entry.offset
+            self.spans.append(Span(first, entry.last, records, outcomes, at_ms, at_ms))
             if entry.owed:
                 self.owing.append(Owing(entry.last, union(entry.owed), entry.since_ms))
 
     def written(self, position: int) -> None:
-        """What is owed up to this position need not be kept here any more."""
+        """What was up to this position need not be kept here any more."""
         if self.owing:
             self.owing = [entry for entry in self.owing if entry.last > position]
+        if self.spans:
+            self.spans = [span for span in self.spans if span.last > position]
 
 
 class Payment(msgspec.Struct):

@@ -54,6 +54,7 @@ class Receipt(msgspec.Struct, array_like=True):
     owed: exactly the records that count as owed.
     enqueued_ms: of the youngest alert in it; 0 if it held none.
     since_ms: enqueued time of the oldest alert that is owed; 0: not known, or none is.
+    offset: the hub's own position of event `last`; "" where it is not known.
     only: set when the batch paid what was owed: then no position moves, and `delivered` and
         `dead` are the records that ended now.
     """
@@ -71,3 +72,4 @@ class Receipt(msgspec.Struct, array_like=True):
     delivered: list[Run] = []
     dead: list[Run] = []
     since_ms: int = 0
+    offset: str = ""

@@ -18,7 +18,7 @@ from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from schemas.batch import Origin
-from schemas.ledger import Ledger, Owing, Payment
+from schemas.ledger import Ledger, Owing, Payment, Span, joined
 from schemas.receipt import Outcomes, Receipt
 from transforms import coders, owed
 from transforms.owed import account_path
@@ -38,12 +38,18 @@ class Settled(msgspec.Struct):
 
     records: counted where they were parsed; the sums hold if `outcomes` adds up to it.
     enqueued_ms: of the youngest alert.
+    began: the first event that it speaks of; -1: an older version wrote it, and nobody knows.
+    offset: the hub's own position of the event at `position`; "" where it is not known.
+    spans: its receipts, by minutes, up to `position`.
     """
 
     position: int
     records: int
     enqueued_ms: int
     outcomes: Outcomes
+    began: int = -1
+    offset: str = ""
+    spans: list[Span] = []
 
 
 _SETTLED = msgspec.json.Decoder(Settled)
@@ -83,7 +89,7 @@ def begin(store: StateStore, sinks: Iterable[str], origin: Origin, position: int
     for sink in sinks:
         path = account_path(sink, origin.source, origin.partition)
         if store.get(path) is None:
-            store.put(path, msgspec.json.encode(Settled(position, 0, 0, Outcomes())))
+            store.put(path, msgspec.json.encode(Settled(position, 0, 0, Outcomes(), position + 1)))
 
 
 class _Account(beam.DoFn):
@@ -161,7 +167,13 @@ class _Account(beam.DoFn):
         """
         begin(self._store, {*self._sinks, self._sink}, origin, first - 1)
         stored = self._stored(origin)
-        return Ledger(stored.position, stored.records, stored.outcomes, stored.enqueued_ms)
+        return Ledger(
+            stored.position,
+            stored.records,
+            stored.outcomes,
+            stored.enqueued_ms,
+            offset=stored.offset,
+        )
 
     def _stored(self, origin: Origin) -> Settled:
         data = self._store.get(account_path(self._sink, *_pair(origin)))
@@ -193,7 +205,8 @@ class _Account(beam.DoFn):
         source, partition = _pair(origin)
         owing: list[Owing] = []
         if ledger is not None:
-            position = self._stored(origin).position
+            stored = self._stored(origin)
+            position = stored.position
             ledger.written(position)
             owing = ledger.owing
         if owing or payment:
@@ -204,7 +217,15 @@ class _Account(beam.DoFn):
             self._store.put(
                 account_path(self._sink, source, partition),
                 msgspec.json.encode(
-                    Settled(ledger.position, ledger.records, ledger.enqueued_ms, ledger.outcomes)
+                    Settled(
+                        ledger.position,
+                        ledger.records,
+                        ledger.enqueued_ms,
+                        ledger.outcomes,
+                        stored.began,
+                        ledger.offset,
+                        joined(stored.spans, ledger.spans),
+                    )
                 ),
             )
             least = checkpoint(self._store, self._sinks, origin)

@@ -30,7 +30,7 @@ def parse_batch(batch: Batch, masking: bool = True) -> tuple[AlertBatch, list[De
     dropped: list[Dropped] = []
     dead: list[DeadLetter] = []
     for event in batch.records:
-        for index, found in enumerate(_records(event.body, masking)):
+        for index, found in enumerate(_records(event.body, masking), event.index):
             if isinstance(found, Alert):
                 found.sequence = event.sequence
                 found.index = index
@@ -53,7 +53,9 @@ def parse_batch(batch: Batch, masking: bool = True) -> tuple[AlertBatch, list[De
                 )
             )
     size = len(alerts) + len(dead)
-    parsed = AlertBatch(batch.origin, batch.first, batch.last, batch.only, size, alerts, dropped)
+    parsed = AlertBatch(
+        batch.origin, batch.first, batch.last, batch.only, size, alerts, dropped, batch.offset
+    )
     return parsed, dead
 
 

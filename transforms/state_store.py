@@ -7,6 +7,7 @@
     changed/<sink>                                a new token whenever either is
     aside/events/<source>/<partition>/<first>-<last>.avro   owed, and soon gone from the hub
     dead/<namespace>/<hub>/<partition>/<Y>/<M>/<D>/<h>/<m>/<s>-….avro     Capture layout
+    gaps/<source>/<partition>/<first>-<last>.json   events that were never read
     seen/snapshot                                 deduplication, at the last clean hand-over
     aside/digests/<sink>/<id>.json                digests that a sink refused
     reports/, status.json

@@ -99,6 +99,7 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
         min((p.alert.enqueued_ms for p in sent if p.alert and p.outcome is Outcome.OWED), default=0)
         if outcomes.owed
         else 0,
+        batch.offset,
     )
 
 

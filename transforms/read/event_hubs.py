@@ -24,9 +24,12 @@ from apache_beam.utils.timestamp import Timestamp
 
 from schemas.batch import Batch, Origin, Record
 from transforms import coders
+from transforms.gaps import Gap, record_gap
 from transforms.read.access import EventHubsAccess
+from transforms.read.frames import Event
 from transforms.read.payer import Debts, payer
 from transforms.read.reader import session
+from transforms.state_store import StateStore
 
 __all__ = ["END", "Debts", "Partition", "ReadEventHubs"]
 
@@ -42,6 +45,7 @@ _ARREARS_SECONDS = 0.1  # a bundle: so that live alerts wait little for what sin
 _DRAIN_SECONDS = 0.005
 _IDLE_SECONDS = 1.0
 _IDLE_WATERMARK_SECONDS = 1.0
+_GONE = "the hub had them no more when they were to be read"
 _WATERMARK = ManualWatermarkEstimator.default_provider()
 
 
@@ -66,8 +70,9 @@ class _Tracker(OffsetRestrictionTracker):
 
 
 class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, store: StateStore | None = None) -> None:
         self._run = run
+        self._store = store
         self._pause_until = 0.0  # monotonic
 
     def initial_restriction(self, element: Partition | Debts) -> OffsetRange:
@@ -121,6 +126,7 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             events = reader.take(element.partition, stop, _BATCH_EVENTS, _BATCH_BYTES)
             if not events:
                 if reader.wait(element.partition, stop, 0) == "past":
+                    self._gap(origin, first, stop)
                     first = stop  # the rest of the range is gone from the hub
                     continue
                 if not self._may_wait:
@@ -132,9 +138,12 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             last = events[-1]
             if not tracker.try_claim(last.sequence):
                 return
+            if last.sequence - first >= len(events):
+                self._gaps(origin, first, events)
             records = [Record(e.sequence, 0, e.enqueued_ms, e.body) for e in events]
             at = Timestamp(micros=last.enqueued_ms * 1000)
-            yield TimestampedValue(Batch(origin, first, last.sequence, None, records), at)
+            batch = Batch(origin, first, last.sequence, None, records, None, last.offset)
+            yield TimestampedValue(batch, at)
             self._advance(watermark, at)
             first = last.sequence + 1
             bytes_left -= sum(len(event.body) for event in events)
@@ -181,6 +190,18 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         self._advance(watermark, now)
         tracker.defer_remainder()
 
+    def _gaps(self, origin: Origin, first: int, events: list[Event]) -> None:
+        for event in events:
+            self._gap(origin, first, event.sequence)
+            first = event.sequence + 1
+
+    def _gap(self, origin: Origin, first: int, following: int) -> None:
+        """Write down that the hub has none of these events any more, unless it had lost them
+        before it was ever read."""
+        if following > first > 0 and self._store is not None:
+            now_ms = int(time.time() * 1000)
+            record_gap(self._store, origin, Gap(first, following - 1, now_ms, _GONE))
+
     @staticmethod
     def _advance(watermark: Any, to: Timestamp) -> None:
         """Never back: a hub's clock and ours differ."""
@@ -195,18 +216,25 @@ class ReadEventHubs(beam.PTransform):
     partitions: of any number of hubs; all in one `Create`, so that they are one root.
     owed: whom to pay what, if anybody is to be.
     run: names the process-wide reading session, which the caller drains and closes.
+    store: where events are written down that the hub has no more.
     """
 
-    def __init__(self, run: str, partitions: list[Partition], owed: Debts | None = None) -> None:
+    def __init__(
+        self,
+        run: str,
+        partitions: list[Partition],
+        owed: Debts | None = None,
+        store: StateStore | None = None,
+    ) -> None:
         super().__init__()
-        self._run = run
+        self._read = _ReadPartition(run, store)
         self._elements = [*partitions, *([owed] if owed else [])]
 
     def expand(self, begin: Any) -> Any:
         return (
             begin
             | "Partitions" >> beam.Create(self._elements, reshuffle=False)
-            | "Read" >> beam.ParDo(_ReadPartition(self._run)).with_output_types(Batch)
+            | "Read" >> beam.ParDo(self._read).with_output_types(Batch)
         )
 
 

@@ -36,6 +36,7 @@ class Event(msgspec.Struct, gc=False):
     body: bytes
     last_sequence: int | None
     last_enqueued_ms: int | None
+    offset: str = ""
 
 
 def _end(data: bytes, at: int) -> int:
