@@ -38,6 +38,7 @@ _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.5  # from one look into the store to the next
 _BATCH_EVENTS = 200
 _BATCH_BYTES = 1024 * 1024
+_SKIM_EVENTS = 5_000
 _NEAR_EVENTS = 5_000  # a gap that is read through, as seeking costs a new link
 _TURN_MS = 2_000  # of enqueued time that is read of one partition before another, older one
 _PREFETCH = 500
@@ -172,16 +173,18 @@ class _Course:
             order.remove(at)
             order.insert(0, at)
         for at in order[:_OPEN]:
-            owed = waiting[at].owed  # as it is now: what is put back meanwhile is read another time
-            try:
-                records, last = self._records(at, owed, max(1, min(most, _BATCH_EVENTS)))
-            except HubError as error:
-                self._trouble(at, str(error))
-                self._wait_until = now + _SILENCE_SECONDS
-                return None
-            if last >= 0:
+            while owed := waiting[at].owed:  # as it is now: what is put back is read another time
+                try:
+                    records, last = self._records(at, owed, max(1, min(most, _BATCH_EVENTS)))
+                except HubError as error:
+                    self._trouble(at, str(error))
+                    self._wait_until = now + _SILENCE_SECONDS
+                    return None
+                if last < 0:
+                    break
                 self._current = at
-                return self._batch(at, clip(owed, 0, last), records, last)
+                if batch := self._batch(at, clip(owed, 0, last), records, last):
+                    return batch  # else those were between what is owed
         return None
 
     def _trouble(self, at: Origin, problem: str) -> None:
@@ -225,7 +228,10 @@ class _Course:
         if standing is None or not standing <= first <= standing + _NEAR_EVENTS:
             reader.seek(at.partition, first)
             feed.quiet_since = time.monotonic()
-        events = reader.take(at.partition, stop, most, _BATCH_BYTES)
+        # One event of many may be owed: what lies between is skimmed, and counts for nothing.
+        near = addresses(clip(owed, first, first + _SKIM_EVENTS))
+        enough, _ = next(itertools.islice(near, most - 1, None), (stop - 1, 0))
+        events = reader.take(at.partition, enough + 1, _SKIM_EVENTS, _BATCH_BYTES)
         if not events:
             return self._nothing(reader, at, feed, first, stop)
         feed.quiet_since = time.monotonic()
