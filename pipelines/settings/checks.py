@@ -158,7 +158,8 @@ def _anchor(data: Any, folder: Path) -> Iterator[tuple[located.Path, str]]:
             reference = SecretRef(f"file:{folder / place}" if scheme == "file" else value)
             put(str(reference))
             try:
-                (endpoint if path[-1] == "connection_string" else SecretRef.resolve)(reference)
+                hub = path[-2:] == ("event_hubs", "connection_string")
+                (endpoint if hub else SecretRef.resolve)(reference)
             except SecretError as error:
                 yield path, str(error)
 

@@ -1,7 +1,8 @@
-"""How an event hub is reached: its settings, and the SDK's client made from them."""
+"""How an event hub and its checkpoints are reached: settings, and the clients made from them."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from azure.eventhub import EventHubConsumerClient, TransportType
@@ -9,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from transforms.secrets import SecretRef
 
-__all__ = ["ClientSecret", "EventHubsAccess"]
+__all__ = ["BlobCheckpoints", "ClientSecret", "EntraCredential", "EventHubsAccess"]
+
+# Whoever asks tries again by itself.
+_PATIENCE = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 10}
+_CONTAINER = r"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}"
 
 
 class ClientSecret(BaseModel):
@@ -28,6 +33,71 @@ class EntraCredential(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     client_secret: ClientSecret
+
+
+def _identity(credential: Literal["default"] | EntraCredential) -> Any:
+    from azure import identity  # slow to import, and only needed here
+
+    if credential == "default":
+        return identity.DefaultAzureCredential()
+    secret = credential.client_secret
+    return identity.ClientSecretCredential(
+        secret.tenant_id, secret.client_id, secret.secret.resolve().reveal()
+    )
+
+
+class BlobCheckpoints(BaseModel):
+    """Where in Azure Blob Storage the consumers of a group keep their checkpoints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    container: str = Field(
+        description="https://ACCOUNT.blob.core.windows.net/CONTAINER; with a `connection_string`, "
+        "the container's name."
+    )
+    connection_string: SecretRef | None = Field(
+        None, description="Where the storage account's lies: env:NAME or file:/path."
+    )
+    credential: Literal["default"] | EntraCredential = Field(
+        "default", description="`default` (azure-identity's chain) or {client_secret: …}."
+    )
+    every: float = Field(
+        5.0, gt=0, description="Seconds from one time that ours are published to the next."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> BlobCheckpoints:
+        if "?" in self.container:
+            raise ValueError(
+                "a URL with a signature is a secret: put it into a connection string "
+                "(BlobEndpoint=…;SharedAccessSignature=…), and give `connection_string` and the "
+                "container's name"
+            )
+        if self.connection_string is not None:
+            if not re.fullmatch(_CONTAINER, self.container):
+                raise ValueError(
+                    "with `connection_string`, `container` is a name: "
+                    "3 to 63 small letters, digits and hyphens"
+                )
+        elif not re.fullmatch(rf"https://[\w.:-]+(?:/\w+)?/{_CONTAINER}/?", self.container):
+            raise ValueError(
+                "`container` is https://ACCOUNT.blob.core.windows.net/CONTAINER; or give "
+                "`connection_string` (a reference) and the container's name"
+            )
+        return self
+
+    def client(self) -> Any:
+        """A new ContainerClient, which does not try again by itself. Resolves the secrets it
+        needs: raises SecretError, and ValueError if they are none of Azure Storage."""
+        from azure.storage.blob import ContainerClient  # slow to import, and only needed here
+
+        if self.connection_string is not None:
+            return ContainerClient.from_connection_string(
+                self.connection_string.resolve().reveal(), self.container, **_PATIENCE
+            )
+        return ContainerClient.from_container_url(
+            self.container.rstrip("/"), _identity(self.credential), **_PATIENCE
+        )
 
 
 class EventHubsAccess(BaseModel):
@@ -64,6 +134,11 @@ class EventHubsAccess(BaseModel):
     prefetch: int = Field(
         3000, ge=1, le=10_000, description="Events that the hub may send ahead, a partition."
     )
+    checkpoints: BlobCheckpoints | None = Field(
+        None,
+        description="Where the SDKs keep checkpoints of the consumer group: a partition that this "
+        "pipeline has not read yet begins where others left off, and ours are published for them.",
+    )
 
     @model_validator(mode="after")
     def _one_way_in(self) -> EventHubsAccess:
@@ -90,15 +165,5 @@ class EventHubsAccess(BaseModel):
                 **options,
             )
         return EventHubConsumerClient(
-            self.namespace, self.hub, self.consumer_group, self._identity(), **options
-        )
-
-    def _identity(self) -> Any:
-        from azure import identity  # slow to import, and only needed here
-
-        if self.credential == "default":
-            return identity.DefaultAzureCredential()
-        secret = self.credential.client_secret
-        return identity.ClientSecretCredential(
-            secret.tenant_id, secret.client_id, secret.secret.resolve().reveal()
+            self.namespace, self.hub, self.consumer_group, _identity(self.credential), **options
         )

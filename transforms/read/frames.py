@@ -21,6 +21,7 @@ _I64 = struct.Struct(">q").unpack_from
 
 _DELIVERY_ANNOTATIONS, _MESSAGE_ANNOTATIONS = 0x71, 0x72
 _DATA, _SEQUENCE, _VALUE = 0x75, 0x76, 0x77
+_OFFSET = b"x-opt-offset"
 
 
 class FrameError(ValueError):
@@ -36,7 +37,12 @@ class Event(msgspec.Struct, gc=False):
     body: bytes
     last_sequence: int | None
     last_enqueued_ms: int | None
-    offset: str = ""
+    offset_utf8: bytes = b""  # as it came: most are never looked at
+
+    @property
+    def offset(self) -> str:
+        """The hub's own position of the event: any text; "" where it does not tell."""
+        return self.offset_utf8.decode("utf-8", "replace")
 
 
 def _end(data: bytes, at: int) -> int:
@@ -112,9 +118,10 @@ def decode_transfer(data: bytes, at: int) -> tuple[int, bool, int]:
     return handle, more, payload
 
 
-def _annotations(data: bytes, at: int, end: int, found: dict[bytes, int]) -> None:
-    """Put a map's numbers with short symbols as keys into `found`. Most values are longs,
-    timestamps and short strings: those are told here, without a call."""
+def _annotations(data: bytes, at: int, end: int, found: dict[bytes, int]) -> bytes:
+    """Put a map's numbers with short symbols as keys into `found`; its offset, or none. Most
+    values are longs, timestamps and short strings: those are told here, without a call."""
+    offset = b""
     count, at = _items(data, at)
     for _ in range(count // 2):
         if data[at] != 0xA3:
@@ -128,14 +135,20 @@ def _annotations(data: bytes, at: int, end: int, found: dict[bytes, int]) -> Non
             found[key] = _I64(data, at + 1)[0]
             at += 9
         elif code == 0xA1:
-            at += 2 + data[at + 1]
+            start = at + 2
+            at = start + data[at + 1]
+            if key == _OFFSET:
+                offset = data[start:at]
         else:
             value = _number(data, at)
             if value is not None:
                 found[key] = value
+            elif key == _OFFSET:
+                offset = _text(data, at) or b""
             at = _end(data, at)
     if at > end:
         raise FrameError("a map is longer than its section")
+    return offset
 
 
 def decode_message(data: bytes, at: int, end: int) -> Event:
@@ -143,6 +156,7 @@ def decode_message(data: bytes, at: int, end: int) -> Event:
     sections is joined; a string or binary value is its bytes. Raises FrameError."""
     found: dict[bytes, int] = {}
     body: bytes | None = None
+    offset = b""
     try:
         while at < end:
             if data[at] != 0 or data[at + 1] != 0x53:
@@ -153,7 +167,7 @@ def decode_message(data: bytes, at: int, end: int) -> Event:
             if after > end:
                 raise FrameError("a message section is longer than its message")
             if section in (_DELIVERY_ANNOTATIONS, _MESSAGE_ANNOTATIONS):
-                _annotations(data, at, after, found)
+                offset = _annotations(data, at, after, found) or offset
             elif section in (_DATA, _SEQUENCE, _VALUE):
                 part = _text(data, at)
                 part = data[at:after] if part is None else part
@@ -170,4 +184,5 @@ def decode_message(data: bytes, at: int, end: int) -> Event:
         body or b"",
         found.get(b"last_enqueued_sequence_number"),
         found.get(b"last_enqueued_time_utc"),
+        offset,
     )

@@ -10,7 +10,7 @@ import pytest
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from pydantic import ValidationError
 
-from transforms.read.access import ClientSecret, EntraCredential, EventHubsAccess
+from transforms.read.access import BlobCheckpoints, ClientSecret, EntraCredential, EventHubsAccess
 from transforms.secrets import SecretError
 
 STRING = (
@@ -18,6 +18,9 @@ STRING = (
     "SharedAccessKey=a2V5LXRoYXQtbm9ib2R5LXNlZXM="
 )
 KEY = "a2V5LXRoYXQtbm9ib2R5LXNlZXM="
+STORAGE = f"DefaultEndpointsProtocol=https;AccountName=contoso;AccountKey={KEY};"
+STORAGE += "EndpointSuffix=core.windows.net"
+CONTAINER = "https://contoso.blob.core.windows.net/checkpoints"
 
 
 def entra(**fields: Any) -> EventHubsAccess:
@@ -103,3 +106,80 @@ def test_a_mistake_is_named_and_a_pasted_secret_is_not_repeated(
 def test_what_is_not_said_has_its_default() -> None:
     access = entra()
     assert (access.consumer_group, access.start, access.prefetch) == ("$Default", "earliest", 3000)
+
+
+# ---------------------------------------------------------------------------------- checkpoints
+
+
+def test_checkpoints_are_in_a_container_of_the_account_that_the_secret_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STORAGE", STORAGE)
+    with BlobCheckpoints(container="checkpoints", connection_string="env:STORAGE").client() as one:
+        assert one.url == CONTAINER
+
+
+def test_checkpoints_by_url_are_reached_with_the_same_kinds_of_identity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SECRET", KEY)
+    secret = ClientSecret(tenant_id="t" * 8, client_id="c", secret="env:SECRET")
+    for credential, kind in (
+        ("default", DefaultAzureCredential),
+        (EntraCredential(client_secret=secret), ClientSecretCredential),
+    ):
+        with BlobCheckpoints(container=f"{CONTAINER}/", credential=credential).client() as one:
+            assert one.url == CONTAINER
+            assert isinstance(one.credential, kind)
+
+
+def test_settings_of_checkpoints_hold_no_secret_and_are_shipped_with_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STORAGE", STORAGE)
+    given = {"container": "checkpoints", "connection_string": "env:STORAGE"}
+    access = entra(checkpoints=given)
+    assert access.checkpoints is not None
+    access.checkpoints.client().close()
+    for shown in (repr(access), str(access), access.model_dump_json(), repr(pickle.dumps(access))):
+        assert KEY not in shown
+    assert pickle.loads(pickle.dumps(access)) == access
+    assert hash(pickle.loads(pickle.dumps(access))) == hash(access)
+    assert access.checkpoints.every == 5
+    assert entra().checkpoints is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"container": "checkpoints"}, "`container` is https://ACCOUNT"),
+        ({"container": CONTAINER.replace("https", "http")}, "`container` is https://ACCOUNT"),
+        ({"container": "https://contoso.blob.core.windows.net"}, "`container` is https://ACCOUNT"),
+        ({"container": f"{CONTAINER}?sv=2024&sig={KEY}"}, "is a secret"),
+        ({"container": CONTAINER, "connection_string": "env:X"}, "`container` is a name"),
+        ({"container": "a--b", "connection_string": "env:X"}, "`container` is a name"),
+        ({"container": "$logs", "connection_string": "env:X"}, "`container` is a name"),
+        ({"container": "ab", "connection_string": "env:X"}, "`container` is a name"),
+        ({"container": "c" * 64, "connection_string": "env:X"}, "`container` is a name"),
+        ({"container": "Checkpoints", "connection_string": "env:X"}, "`container` is a name"),
+        ({"container": "checkpoints", "connection_string": STORAGE}, "given as a reference"),
+        ({"container": CONTAINER, "every": 0}, "greater than 0"),
+        ({"container": CONTAINER, "nonsense": 1}, "nonsense"),
+        ({}, "container"),
+    ],
+)
+def test_a_mistake_about_checkpoints_is_named_and_no_secret_repeated(
+    fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        entra(checkpoints=fields)
+    assert said in str(error.value)
+    assert KEY not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [CONTAINER, f"{CONTAINER}/", "https://127.0.0.1:10000/devstoreaccount1/a-1", "https://h/abc"],
+)
+def test_a_container_may_be_at_any_host(url: str) -> None:
+    assert BlobCheckpoints(container=url).container == url

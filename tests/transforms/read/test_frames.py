@@ -23,10 +23,12 @@ def typed(kind: str, value: Any) -> dict[str, Any]:
     return {TYPE: getattr(AMQPTypes, kind), VALUE: value}
 
 
-def annotations(sequence: int = 7, enqueued_ms: int = 1_772_619_194_987, **more: Any) -> Any:
+def annotations(
+    sequence: int = 7, enqueued_ms: int = 1_772_619_194_987, offset: str = "4711", **more: Any
+) -> Any:
     return {
         b"x-opt-sequence-number": typed("long", sequence),
-        b"x-opt-offset": typed("string", "4711"),
+        b"x-opt-offset": typed("string", offset),
         b"x-opt-enqueued-time": typed("timestamp", enqueued_ms),
         **{key.replace("_", "-").encode(): value for key, value in more.items()},
     }
@@ -49,8 +51,31 @@ def decoded(message: bytes) -> Event:
 
 def test_an_event_is_its_body_its_place_and_its_time() -> None:
     assert decoded(encoded(data=[b'{"a":1}'])) == Event(
-        7, 1_772_619_194_987, b'{"a":1}', None, None
+        7, 1_772_619_194_987, b'{"a":1}', None, None, b"4711"
     )
+
+
+@pytest.mark.parametrize("offset", ["", "0", "27487790694", "149:2:81", "Ünï" * 30, "9" * 300])
+def test_an_offset_is_any_text(offset: str) -> None:
+    """A number of bytes; where a hub is replicated over regions, something else."""
+    given = encoded(message_annotations=annotations(offset=offset), data=[b"{}"])
+    assert decoded(given).offset == offset
+    elsewhere = {b"last_enqueued_offset": typed("string", "99")}
+    for message in (
+        encoded(message_annotations=annotations(offset=offset), delivery_annotations=elsewhere),
+        encoded(delivery_annotations=elsewhere, message_annotations=None) + given,
+    ):
+        assert decoded(message).offset == offset
+
+
+@pytest.mark.parametrize(
+    "value", [typed("null", None), typed("long", 4711), typed("boolean", True)]
+)
+def test_an_offset_that_is_no_text_is_none(value: Any) -> None:
+    given = annotations() | {b"x-opt-offset": value}
+    assert decoded(encoded(message_annotations=given)).offset == ""
+    del given[b"x-opt-offset"]
+    assert decoded(encoded(message_annotations=given)).offset == ""
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 70_000, 1 << 20])
@@ -101,7 +126,9 @@ def test_where_the_partition_ends_is_read_from_the_delivery_annotations() -> Non
         encoded(data=[b"{}"], delivery_annotations=where),
         encoded(delivery_annotations=where, message_annotations=None) + encoded(data=[b"{}"]),
     ):
-        assert decoded(message) == Event(7, 1_772_619_194_987, b"{}", 99, 1_772_619_999_999)
+        assert decoded(message) == Event(
+            7, 1_772_619_194_987, b"{}", 99, 1_772_619_999_999, b"4711"
+        )
 
 
 @pytest.mark.parametrize("key", ["", "k", "key " * 60, "k" * 300, "Ünï", None])
@@ -138,7 +165,7 @@ def test_a_map_of_many_entries_is_read_whole() -> None:
     """More than 255 bytes or entries: the wide form of a map."""
     many = {f"x-opt-{n}".encode(): typed("string", "v" * 20) for n in range(400)}
     assert decoded(encoded(message_annotations=many | annotations(2**40), data=[b""])) == (
-        Event(2**40, 1_772_619_194_987, b"", None, None)
+        Event(2**40, 1_772_619_194_987, b"", None, None, b"4711")
     )
 
 
@@ -200,11 +227,12 @@ bodies = st.one_of(
     st.just({}),
 )
 messages = st.builds(
-    lambda sequence, enqueued_ms, extra, body, **more: encoded(
-        message_annotations=extra | annotations(sequence, enqueued_ms), **body, **more
+    lambda sequence, enqueued_ms, offset, extra, body, **more: encoded(
+        message_annotations=extra | annotations(sequence, enqueued_ms, offset), **body, **more
     ),
     st.integers(0, 2**63 - 1),
     st.integers(-(2**63), 2**63 - 1),
+    st.text(max_size=300),
     maps,
     bodies,
     header=st.none()
@@ -241,6 +269,7 @@ def of_the_sdk(message: bytes) -> Event:
         body,
         where.get(b"last_enqueued_sequence_number"),
         where.get(b"last_enqueued_time_utc"),
+        marks[b"x-opt-offset"],
     )
 
 
@@ -316,6 +345,7 @@ def survives(data: bytes, at: int, end: int) -> None:
     assert isinstance(event.sequence, int)
     assert isinstance(event.enqueued_ms, int)
     assert isinstance(event.body, bytes)
+    assert isinstance(event.offset, str)
     assert isinstance(event.last_sequence, int | None)
     assert isinstance(event.last_enqueued_ms, int | None)
 
