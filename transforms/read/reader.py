@@ -1,8 +1,14 @@
 """Reads all partitions of a hub side by side in one background thread, ahead of the pipeline.
 
 Beam's local runner asks the partitions one after another; whoever waits on one holds back the
-others. So one thread waits on all sockets at once and keeps what came, bounded by bytes; the
-pipeline takes it from there. A `ReadSession` outlives the shifts of a run: links stay open.
+others. So one thread waits on all sockets at once and keeps what came; the pipeline takes it from
+there. What may come is bounded by the credit that the hub is granted, so that every socket is
+read to its end, and the end of a link is seen at once, however much waits. A `ReadSession`
+outlives the shifts of a run: links stay open.
+
+A link that another reader stole by its epoch is opened again, at the next event. Against another
+alertbeam's claim the partition is defended (`claim.py`), against anybody else once: who takes it
+again means it, and is waited for.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from typing import Any, Literal
 import msgspec
 
 from transforms.read.access import EventHubsAccess
+from transforms.read.claim import alertbeam, claims, defend
 from transforms.read.frames import Event
 from transforms.read.sdk import HubError, PartitionLink
 from transforms.secrets import SecretError
@@ -31,10 +38,13 @@ _LOGGER = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 8 * 1024 * 1024
 _EVENT_BYTES = 250  # what an event takes besides its body
+_TYPICAL_BYTES = 4096  # an event, until some have come
+_MOST = 2  # times its bound a buffer may hold, where events suddenly are larger; then TCP waits
 _OPEN_SECONDS = 30.0
 _BACKOFF_SECONDS = (0.2, 30.0)
 _TICK_SECONDS = 1.0
 _OPENERS = 8
+_TRUCE_SECONDS = 60.0  # without a theft, until a partition is defended against anybody again
 
 
 class PartitionStatus(msgspec.Struct):
@@ -68,18 +78,25 @@ class _Feed:
         self.bytes = 0
         self.link: PartitionLink | None = None
         self.opening = False
-        self.paused = False
+        self.size = _TYPICAL_BYTES  # of an event, about; rather too large
+        self.starved = False  # the hub has no credit left
+        self.paused = False  # nor is the socket read
         self.wanted = True
         self.failures = 0
         self.retry_at = 0.0
         self.opened = 0.0  # monotonic, of the link there is
         self.heard = 0.0  # monotonic: when it was opened, or last brought something
+        self.defending = False  # before the next link is opened
+        self.defend_from = 0.0  # monotonic, against anybody
         self.generation = 0  # grows at every seek: a link opened for an older one is dropped
         self.link_generation = 0
 
 
 class HubReader(threading.Thread):
-    """Reads one hub. Its failures (a namespace that is down, a wrong key) are its own."""
+    """Reads one hub. Its failures (a namespace that is down, a wrong key) are its own.
+
+    defends: whether its partitions are this run's alone, as consumer group.
+    """
 
     def __init__(
         self,
@@ -87,8 +104,10 @@ class HubReader(threading.Thread):
         access: EventHubsAccess,
         changed: threading.Condition,
         buffer_bytes: int | None = None,
+        defends: bool = False,
     ) -> None:
         super().__init__(name=f"read {source}", daemon=True)
+        self._defends = defends
         self._buffer_bytes = buffer_bytes or _BUFFER_BYTES  # a partition's, at most
         self._source = source
         self._access = access
@@ -148,7 +167,7 @@ class HubReader(threading.Thread):
                 feed.status.next = feed.head
                 feed.status.taken += len(taken)
                 feed.status.read_enqueued_ms = taken[-1].enqueued_ms
-            wake = feed.paused and feed.bytes < self._buffer_bytes // 2
+            wake = (feed.starved and feed.bytes < self._buffer_bytes // 2) or feed.paused
         if wake:
             self._wake()
         return taken
@@ -253,8 +272,13 @@ class HubReader(threading.Thread):
             ]
         return max(0.0, min([_TICK_SECONDS, *due]))
 
+    def _room(self, feed: _Feed) -> int:
+        """How many events may come, for the buffer to be full."""
+        left = self._buffer_bytes - feed.bytes
+        return max(1, left // feed.size) if left > 0 else 0
+
     def _tend(self, now: float) -> None:
-        """Open what should be open, pause what holds enough, resume what was taken."""
+        """Open what should be open, resume what was taken."""
         with self._changed:
             feeds = list(self._feeds.values())
         for feed in feeds:
@@ -264,35 +288,44 @@ class HubReader(threading.Thread):
                 if feed.wanted and not feed.opening and now >= feed.retry_at:
                     feed.opening = True
                     self._openers.submit(self._open, feed, feed.generation, feed.fetched)
-            elif feed.paused and feed.bytes < self._buffer_bytes // 2:
+            elif feed.paused and feed.bytes <= _MOST * self._buffer_bytes:
                 feed.paused = False
                 self._selector.register(feed.link.sock, selectors.EVENT_READ, feed)
                 if feed.link.held():
                     self._read(feed)
+            elif feed.starved and feed.bytes < self._buffer_bytes // 2:
+                self._grant(feed, feed.link)
 
     def _open(self, feed: _Feed, generation: int, sequence: int) -> None:
         """In an opener's thread: connect, then leave the link to the reading thread."""
         link: PartitionLink | None = None
         reason = ""
+        stolen: HubError | None = None
         try:
             with self._client_lock:
-                if self._client is None:
-                    self._client = self._access.client()
+                client = self._client = self._client or self._access.client()
+            if feed.defending:
+                feed.defending = False
+                defend(client, self._access, feed.status.partition)
             link = PartitionLink(
-                self._client,
+                client,
                 self._access.consumer_group,
                 feed.status.partition,
                 sequence,
                 self._access.prefetch,
             )
-            link.open(_OPEN_SECONDS)
+            room = min(self._room(feed), self._access.prefetch)
+            link.open(_OPEN_SECONDS, room)
         except (HubError, SecretError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
+            stolen = error if isinstance(error, HubError) and error.stolen else None
         except Exception as error:  # noqa: BLE001 - what it says may quote a secret
             reason = type(error).__name__
         with self._changed:
             feed.opening = False
-            if link is None or reason:
+            if stolen is not None:
+                self._lost(feed, stolen)
+            elif link is None or reason:
                 self._client = None  # the next one reads its secret anew
                 self._failed(feed, reason)
             elif self._stopped or generation != feed.generation:
@@ -300,6 +333,7 @@ class HubReader(threading.Thread):
             else:
                 feed.link, feed.link_generation = link, generation
                 feed.opened = feed.heard = time.monotonic()
+                feed.starved = not room
                 feed.paused = True  # the reading thread registers it
                 if feed.status.error:
                     _LOGGER.warning("%s/%s: read again", self._source, feed.status.partition)
@@ -314,10 +348,7 @@ class HubReader(threading.Thread):
         try:
             events = link.read()
         except HubError as error:
-            self._drop(feed)
-            with self._changed:
-                self._failed(feed, str(error))
-                self._changed.notify_all()
+            self._end(feed, error)
             return
         if not events:
             return
@@ -335,7 +366,10 @@ class HubReader(threading.Thread):
                         new[0].sequence - 1, new[0].sequence,
                     )  # fmt: skip
                 feed.events.extend(new)
-                feed.bytes += sum(len(event.body) for event in new) + len(new) * _EVENT_BYTES
+                size = sum(len(event.body) for event in new) + len(new) * _EVENT_BYTES
+                feed.bytes += size
+                mean = size // len(new)
+                feed.size = max(mean, feed.size - (feed.size - mean) // 8)
                 feed.fetched = new[-1].sequence + 1
                 feed.failures = 0
             last = events[-1]
@@ -343,9 +377,17 @@ class HubReader(threading.Thread):
             status.last_sequence = max(last.sequence, last.last_sequence or 0)
             status.last_enqueued_ms = last.last_enqueued_ms or last.enqueued_ms
             self._changed.notify_all()
-        if feed.bytes > self._buffer_bytes and not feed.paused:
+        if feed.bytes > _MOST * self._buffer_bytes and not feed.paused:
             feed.paused = True
             self._selector.unregister(link.sock)
+        self._grant(feed, link)
+
+    def _grant(self, feed: _Feed, link: PartitionLink) -> None:
+        """Let the hub send what there is room for."""
+        try:
+            feed.starved = link.grant(self._room(feed)) == 0
+        except HubError as error:
+            self._end(feed, error)
 
     def _tick(self) -> None:
         with self._changed:
@@ -355,9 +397,37 @@ class HubReader(threading.Thread):
                 try:
                     feed.link.tick()
                 except HubError as error:
-                    self._drop(feed)
-                    with self._changed:
-                        self._failed(feed, str(error))
+                    self._end(feed, error)
+
+    def _end(self, feed: _Feed, error: HubError) -> None:
+        self._drop(feed)
+        with self._changed:
+            self._lost(feed, error)
+            self._changed.notify_all()
+
+    def _lost(self, feed: _Feed, error: HubError) -> None:
+        """A link ended, or was refused: who has the partition now, and what follows from it.
+        Called with the condition held."""
+        if not (error.stolen and self._defends):
+            self._failed(feed, str(error))
+            return
+        now = time.monotonic()
+        other, claimed = alertbeam(error), claims(error)
+        again = claimed or now >= feed.defend_from
+        feed.defend_from = now + _TRUCE_SECONDS
+        group = self._access.consumer_group
+        if claimed:
+            self._failed(feed, f"another alertbeam ({other}) wanted to read as {group}, too")
+        elif other:
+            self._failed(feed, f"another alertbeam ({other}) reads as {group}: alerts go out twice")
+        else:
+            self._failed(
+                feed,
+                f"another reader has this partition of consumer group {group} to itself, by an "
+                "epoch; it is read on here, at the next event, when that one lets go",
+            )
+        if again:
+            feed.defending, feed.retry_at = True, now
 
     def _failed(self, feed: _Feed, reason: str) -> None:
         """Remember why, and when to try again: full jitter, so that many do not come at once."""
@@ -401,14 +471,16 @@ class ReadSession:
     """All hubs that one run reads, through all its shifts.
 
     buffer_bytes: of events that a partition may hold before they are taken.
+    defends: whether the partitions are the run's alone; those who pay read beside it.
     others: batches that wait for the pipeline besides; whoever has some sets it.
     """
 
-    def __init__(self, buffer_bytes: int | None = None) -> None:
+    def __init__(self, buffer_bytes: int | None = None, defends: bool = False) -> None:
         self.changed = threading.Condition()
         self.others = 0
         self._nudged = False
         self._buffer_bytes = buffer_bytes
+        self._defends = defends
         self._readers: dict[str, HubReader] = {}
         self._draining = False
 
@@ -418,7 +490,7 @@ class ReadSession:
             found = self._readers.get(source)
             if found is None:
                 found = self._readers[source] = HubReader(
-                    source, access, self.changed, self._buffer_bytes
+                    source, access, self.changed, self._buffer_bytes, self._defends
                 )
                 found.start()
             return found
@@ -480,7 +552,7 @@ _SESSIONS_LOCK = threading.Lock()
 def session(run: str) -> ReadSession:
     """The session of a run in this process (a worker has its own)."""
     with _SESSIONS_LOCK:
-        return _SESSIONS.setdefault(run, ReadSession())
+        return _SESSIONS.setdefault(run, ReadSession(defends=True))
 
 
 def close_session(run: str) -> None:

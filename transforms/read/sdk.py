@@ -11,14 +11,16 @@ is not an event (flow, detach, close, the renewal of tokens) goes to the SDK's o
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import re
 import socket
 import struct
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from azure.eventhub import EventHubConsumerClient
 from azure.eventhub._consumer import EventHubConsumer
@@ -30,7 +32,14 @@ from transforms.read.access import EventHubsAccess
 from transforms.read.frames import Event, FrameError, decode_message, decode_transfer
 from transforms.secrets import SecretError
 
-__all__ = ["HubError", "PartitionLink", "kept_sequences", "partition_ids"]
+__all__ = [
+    "HubError",
+    "HubProperties",
+    "PartitionLink",
+    "hub_properties",
+    "kept_sequences",
+    "partition_ids",
+]
 
 _RECEIVE_BYTES = 256 * 1024
 _TRANSFER = b"\x00\x53\x14"
@@ -39,19 +48,41 @@ _TOKEN_CHECK_SECONDS = 5.0
 _ASK_SECONDS = 30.0
 _ASKERS = 8  # threads a hub that may wait for an answer, or hang without one
 _OPENED = ConnectionState.OPENED
+_RECEIVER_NAME = b"com.microsoft:receiver-name"
+_NAME_CHARACTERS = 64  # what .NET's client allows
+_RIVAL = re.compile(r"[Rr]eceiver '([^']*)'")
 
 
 class HubError(Exception):
-    """The hub cannot be read now. `stolen`: another reader with a higher epoch took over."""
+    """The hub cannot be read now.
 
-    def __init__(self, reason: str, stolen: bool = False) -> None:
+    stolen: another reader, with an epoch, has the partition. rival: what it calls itself, where
+    it does and the hub told.
+    """
+
+    def __init__(self, reason: str, stolen: bool = False, rival: str = "") -> None:
         super().__init__(reason)
         self.stolen = stolen
+        self.rival = rival
+
+
+class HubProperties(NamedTuple):
+    """A hub's partitions, and when it was made: one that was made anew has another time."""
+
+    partitions: list[str]
+    created_ms: int
+
+
+def hub_properties(access: EventHubsAccess) -> HubProperties:
+    """What the hub is now, in one question of about half a second. Raises HubError."""
+    found = _ask(access, lambda client: client.get_eventhub_properties())
+    created_ms = round(found["created_at"].timestamp() * 1000)
+    return HubProperties(list(found["partition_ids"]), created_ms)
 
 
 def partition_ids(access: EventHubsAccess) -> list[str]:
     """The hub's partitions now. Takes about half a second. Raises HubError."""
-    return list(_ask(access, lambda client: client.get_partition_ids()))
+    return hub_properties(access).partitions
 
 
 def kept_sequences(access: EventHubsAccess, partition: str) -> range:
@@ -101,7 +132,9 @@ class PartitionLink:
     """One open link to one partition, from a position on. Used by one thread at a time.
 
     next: the least sequence number wanted; -1 reads from the first that the hub still has.
-    prefetch: link credit, in events.
+    prefetch: link credit at most, in events; with 0 none comes.
+    role: what the hub tells others of it, with this machine's name and the process's number.
+    epoch: to have the partition alone, against all readers of a lower one or none.
     """
 
     def __init__(
@@ -111,6 +144,8 @@ class PartitionLink:
         partition: str,
         next_sequence: int,
         prefetch: int,
+        role: str = "alertbeam",
+        epoch: int | None = None,
     ) -> None:
         self._prefetch = prefetch
         self._tail = b""
@@ -125,15 +160,19 @@ class PartitionLink:
             event_position="-1" if next_sequence <= 0 else next_sequence - 1,
             event_position_inclusive=False,
             prefetch=prefetch,
+            owner_level=epoch,
             keep_alive=None,
             idle_timeout=None,
             track_last_enqueued_event_properties=True,
             on_event_received=None,
             amqp_transport=client._amqp_transport,
         )
+        name = f"{role} {socket.gethostname()}/{os.getpid()}"
+        self._consumer._link_properties[_RECEIVER_NAME] = name[:_NAME_CHARACTERS]
 
-    def open(self, timeout: float) -> None:
-        """Connect, authenticate, attach, and let the hub send. Raises HubError."""
+    def open(self, timeout: float, credit: int | None = None) -> None:
+        """Connect, authenticate, attach, and let the hub send so many events, or `prefetch`.
+        Raises HubError."""
         deadline = time.monotonic() + timeout
         watchdog = threading.Timer(timeout, self._hang_up)
         watchdog.daemon = True
@@ -151,7 +190,7 @@ class PartitionLink:
             self.sock: socket.socket = self._transport.sock
             # What the SDK had begun to read when its socket timed out.
             self._tail = self._transport._read_buffer.read()
-            self._link.flow(link_credit=self._prefetch)
+            self._link.flow(link_credit=self._prefetch if credit is None else credit)
         except Exception as error:
             self.close()
             if time.monotonic() > deadline:
@@ -170,7 +209,8 @@ class PartitionLink:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def read(self) -> list[Event]:
-        """Everything that lies on the socket now, which a selector called readable.
+        """Everything that lies on the socket now, which a selector called readable. Grant credit
+        afterwards.
 
         Raises HubError when the link or the connection ended.
         """
@@ -193,6 +233,18 @@ class PartitionLink:
         except Exception as error:
             raise self._named(error) from error
         return events
+
+    def grant(self, events: int | None = None) -> int:
+        """Once half of that is used up, let the hub send so many events, or `prefetch`, so that
+        it never waits. How many it may send now: what was granted is not taken back. Raises
+        HubError."""
+        most = self._prefetch if events is None else min(events, self._prefetch)
+        try:
+            if most and self._link.current_link_credit <= most // 2:
+                self._link.flow(link_credit=most)
+        except Exception as error:
+            raise self._named(error) from error
+        return int(self._link.current_link_credit)
 
     def held(self) -> bool:
         """Whether something waits that no selector shows: TLS has decrypted it already."""
@@ -272,13 +324,11 @@ class PartitionLink:
         self._connection._last_frame_received_time = time.time()
 
     def _renew(self) -> None:
-        """Grant window and credit when half of either is used up, so that the hub never waits."""
+        """Widen the session's window when half of it is used up, so that the hub never waits."""
         session = self._session
         if session.incoming_window < session.target_incoming_window // 2:
             session.incoming_window = session.target_incoming_window
             session._outgoing_flow()
-        if self._link.current_link_credit <= self._prefetch // 2:
-            self._link.flow(link_credit=self._prefetch)
 
     def _check(self) -> None:
         if self._connection._error is not None:
@@ -289,8 +339,11 @@ class PartitionLink:
             raise HubError("the hub closed the connection")
 
     def _named(self, error: Exception) -> HubError:
-        condition = getattr(error, "condition", None)
-        return HubError(_plain(error), stolen=condition == ErrorCondition.LinkStolen)
+        if getattr(error, "condition", None) != ErrorCondition.LinkStolen:
+            return HubError(_plain(error))
+        rival = _RIVAL.search(_text(getattr(error, "description", None) or ""))
+        name = rival[1] if rival and rival[1] != "nil" else ""
+        return HubError(_plain(error), stolen=True, rival=name)
 
 
 def _plain(error: Exception) -> str:

@@ -281,10 +281,12 @@ class Connection(asyncio.Protocol):
         filters = end.value[7] if len(end.value) > 7 else None
         for content in (filters or {}).values():
             selector = str(content.value if isinstance(content, amqp.Described) else content)
+        properties = fields[13] or {}
         reader = Reader(
             session, handle, place, log=log, next=log.find(selector),
             rivals=server.readers[name, group, log.folder.name],
-            epoch=(fields[13] or {}).get("com.microsoft:epoch"),
+            epoch=properties.get("com.microsoft:epoch"),
+            name=str(properties.get("com.microsoft:receiver-name") or "nil"),
             metrics=_RUNTIME_METRIC in (fields[12] or ()),
         )  # fmt: skip
         reader.claim()

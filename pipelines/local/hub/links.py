@@ -140,15 +140,23 @@ class Reader(Sender):
     rivals: list[Reader]
     """The readers of the same partition and group, this one included once it has a place."""
     epoch: int | None
+    name: str
+    """What it calls itself; "nil" if it does not."""
     metrics: bool
     timer: asyncio.TimerHandle | None = None
 
     def claim(self) -> None:
         """Take a place among the readers of the partition and group, or raise AmqpError.
 
-        One with an epoch drives out all others but those of a higher epoch.
+        One with an epoch drives out all others but those of a higher epoch ("Event Hubs Receiver
+        Epoch", Microsoft). Which epoch is told of one that has none is assumed.
         """
-        highest = max((r.epoch for r in self.rivals if r.epoch is not None), default=None)
+        owner = max(
+            (r for r in self.rivals if r.epoch is not None),
+            key=lambda r: r.epoch or 0,
+            default=None,
+        )
+        highest = owner.epoch if owner else None
         if self.epoch is None:
             if highest is not None:
                 raise AmqpError(
@@ -161,21 +169,25 @@ class Reader(Sender):
                 raise AmqpError(
                     "amqp:resource-limit-exceeded",
                     "Exceeded the maximum number of allowed receivers per partition in a consumer "
-                    f"group which is {_READERS}.",
+                    f"group which is {_READERS}. List of connected receivers - "
+                    f"{', '.join(r.name for r in self.rivals)}.",
                 )
-        elif highest is not None and highest > self.epoch:
+        elif owner is not None and highest is not None and highest > self.epoch:
             raise AmqpError(
                 "amqp:link:stolen",
-                f"Receiver 'nil' with a higher epoch '{highest}' already exists. "
-                f"Receiver 'nil' with epoch {self.epoch} cannot be created.",
+                f"Receiver '{owner.name}' with a higher epoch '{highest}' already exists. "
+                f"Receiver '{self.name}' with epoch {self.epoch} cannot be created. Make sure you "
+                "are creating receiver with increasing epoch value to ensure connectivity, or "
+                "ensure all old epoch receivers are closed or disconnected.",
             )
         else:
             for rival in list(self.rivals):
                 rival.detach(
                     "amqp:link:stolen",
-                    f"New receiver 'nil' with higher epoch of '{self.epoch}' is created hence "
-                    f"current receiver 'nil' with epoch '{rival.epoch or 0}' is getting "
-                    "disconnected.",
+                    f"New receiver '{self.name}' with higher epoch of '{self.epoch}' is created "
+                    f"hence current receiver '{rival.name}' with epoch '{rival.epoch or 0}' is "
+                    "getting disconnected. If you are recreating the receiver, make sure a higher "
+                    "epoch is used.",
                 )
         self.rivals.append(self)
 

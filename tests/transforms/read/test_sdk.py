@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import os
 import selectors
 import socket
 import threading
@@ -27,7 +28,13 @@ from tests.transforms.read.conftest import HUB, PARTITIONS, until
 from transforms.read import sdk
 from transforms.read.access import EventHubsAccess
 from transforms.read.frames import Event
-from transforms.read.sdk import HubError, PartitionLink, kept_sequences, partition_ids
+from transforms.read.sdk import (
+    HubError,
+    PartitionLink,
+    hub_properties,
+    kept_sequences,
+    partition_ids,
+)
 
 CHECKED = "5.15.1"
 RECHECK = f"""
@@ -56,10 +63,12 @@ def links(hub: EmbeddedHub, access: Callable[..., EventHubsAccess]) -> Iterator[
         of: EmbeddedHub = hub,
         group: str = "$Default",
         open_: bool = True,
+        role: str = "alertbeam",
+        epoch: int | None = None,
         **fields: Any,
     ) -> PartitionLink:
         client = access(of, **fields).client()
-        opened.append(PartitionLink(client, group, partition, at, prefetch))
+        opened.append(PartitionLink(client, group, partition, at, prefetch, role, epoch))
         if open_:
             opened[-1].open(5.0)
         return opened[-1]
@@ -78,8 +87,15 @@ def read(link: PartitionLink, count: int, seconds: float = 5.0) -> list[Event]:
         while len(found) < count and time.monotonic() < end:
             if selector.select(0.05):
                 found += link.read()
+                link.grant()
             link.tick()
     return found
+
+
+def readable(link: PartitionLink, seconds: float = 0.1) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(link.sock, selectors.EVENT_READ)
+        return bool(selector.select(seconds))
 
 
 def failure(act: Callable[[], Any]) -> HubError:
@@ -125,6 +141,7 @@ def test_its_consumer_knows_the_options_that_are_given_to_it() -> None:
         "event_position",
         "event_position_inclusive",
         "prefetch",
+        "owner_level",
         "keep_alive",
         "idle_timeout",
         "track_last_enqueued_event_properties",
@@ -147,6 +164,7 @@ def test_an_open_link_has_all_the_parts_that_are_reached_for(links: Links, parti
     found: dict[str, Any] = {
         "client._address.hostname": consumer._client._address.hostname,
         "client._address.path": consumer._client._address.path,
+        "_link_properties": consumer._link_properties,
         "handler._link.state": handler._link.state,
         "handler._link.remote_handle": handler._link.remote_handle,
         "handler._link.current_link_credit": handler._link.current_link_credit,
@@ -167,6 +185,7 @@ def test_an_open_link_has_all_the_parts_that_are_reached_for(links: Links, parti
     expected: dict[str, Any] = {
         "client._address.hostname": str,
         "client._address.path": str,
+        "_link_properties": dict,
         "handler._connection.state": ConnectionState.OPENED,
         "handler._connection._error": None,
         "handler._connection._last_frame_received_time": float,
@@ -239,6 +258,23 @@ def test_credit_and_window_are_renewed_as_they_are_used(
     assert [event.sequence for event in read(opened, 1000)] == list(range(1000))
     assert 0 < opened._link.current_link_credit <= 7
     assert 0 < opened._session.incoming_window <= 40
+
+
+def test_no_more_comes_than_is_granted(hub: EmbeddedHub, links: Links, partition: str) -> None:
+    hub.publish(HUB, [b"x"] * 50, partition)
+    opened = links(partition, open_=False)
+    opened.open(5.0, 8)
+
+    def comes() -> int:
+        return len(opened.read()) if readable(opened) else 0
+
+    assert comes() == 8
+    assert (opened.grant(0), comes()) == (0, 0)
+    assert (opened.grant(10), comes()) == (10, 10)
+    assert (opened.grant(4), comes()) == (4, 4)
+    assert (opened.grant(), opened.grant(3)) == (100, 100), "what was granted stays"
+    assert comes() == 28
+    assert opened.grant(200) == 72, "half of it is not used up"
 
 
 def test_frames_may_be_cut_anywhere(hub: EmbeddedHub, links: Links, partition: str) -> None:
@@ -315,16 +351,43 @@ def test_a_link_that_is_detached_names_the_reason(
 
 def test_a_link_that_another_reader_took_is_stolen(links: Links, partition: str) -> None:
     opened = links(partition)
-    rival = links(partition, open_=False)
-    rival._consumer._owner_level = 5
-    rival._consumer._link_properties[b"com.microsoft:epoch"] = 5
-    rival.open(5.0)
+    links(partition, role="thief", epoch=5)
     error = failure(opened.read)
     assert error.stolen
     assert "New receiver" in str(error)
+    me = f"{socket.gethostname()}/{os.getpid()}"
+    assert error.rival == f"thief {me}"
     refused = links(partition, open_=False)
     error = failure(lambda: refused.open(5.0))
-    assert error.stolen, "without an epoch it may not even attach"
+    assert (error.stolen, error.rival) == (True, ""), "without an epoch it may not even attach"
+    lower = links(partition, open_=False, epoch=4)
+    error = failure(lambda: lower.open(5.0))
+    assert (error.stolen, error.rival) == (True, f"thief {me}")
+
+
+def test_one_that_has_no_name_is_told_without_one(links: Links, partition: str) -> None:
+    opened = links(partition)
+    thief = links(partition, open_=False, epoch=0)
+    del thief._consumer._link_properties[b"com.microsoft:receiver-name"]
+    thief.open(5.0)
+    error = failure(opened.read)
+    assert (error.stolen, error.rival) == (True, "")
+
+
+def test_a_long_name_of_a_machine_is_cut(
+    hub: EmbeddedHub, links: Links, partition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "x" * 100)
+    links(partition)
+    (reader,) = hub.readers[HUB, "$default", partition]
+    assert reader.name == "alertbeam " + "x" * 54
+
+
+def test_a_link_without_credit_brings_nothing(
+    hub: EmbeddedHub, links: Links, partition: str
+) -> None:
+    hub.publish(HUB, [b"x"] * 5, partition)
+    assert read(links(partition, prefetch=0), 1, 0.15) == []
 
 
 def test_a_busy_server_is_named(hub: EmbeddedHub, links: Links, partition: str) -> None:
@@ -449,6 +512,16 @@ def test_a_heartbeat_is_sent_when_the_hub_wants_one(links: Links, partition: str
 
 def test_a_hub_tells_its_partitions(hub: EmbeddedHub, access: Any) -> None:
     assert partition_ids(access(hub)) == [str(n) for n in range(PARTITIONS)]
+
+
+def test_a_hub_tells_when_it_was_made(separate_hub: Any, access: Any) -> None:
+    own = separate_hub(clock=lambda: 1_700_000_000_123)
+    assert hub_properties(access(own)) == (["0", "1"], 1_700_000_000_123)
+    own.stop()
+    again = separate_hub(port=own.port)
+    assert hub_properties(access(again)).created_ms == 1_700_000_000_123
+    anew = separate_hub("another", clock=lambda: 1_700_000_000_124)
+    assert hub_properties(access(anew)).created_ms == 1_700_000_000_124
 
 
 def test_a_partition_tells_what_it_holds(separate_hub: Any, access: Any) -> None:
