@@ -13,6 +13,7 @@ from pipelines.commands.demo import demo
 from pipelines.commands.explain import explain
 from pipelines.commands.hub import hub, publish
 from pipelines.commands.redeliver import redeliver
+from pipelines.commands.report import report
 from pipelines.commands.run import run
 from pipelines.commands.schema import schema
 from pipelines.commands.sinks import sinks
@@ -69,6 +70,7 @@ def alertbeam(
 app.command(rich_help_panel=_RUN)(run)
 app.command(rich_help_panel=_RUN)(redeliver)
 app.command(rich_help_panel=_LOOK)(status)
+app.command(rich_help_panel=_LOOK)(report)
 app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_SETTINGS)(validate)
 app.add_typer(sinks, name="sinks", rich_help_panel=_SETTINGS)

@@ -22,13 +22,15 @@ from schemas.ledger import Ledger, Owing, Payment, Span, joined
 from schemas.receipt import Outcomes, Receipt
 from transforms import coders, owed
 from transforms.owed import account_path
+from transforms.receipts import row, segments, spill
 from transforms.state_store import StateStore, place, unplace
 
-__all__ = ["Account", "Settled", "begin", "checkpoint", "settled"]
+__all__ = ["Account", "Settled", "begin", "checkpoint", "receipts", "settled"]
 
 _FLUSH_SECONDS = 0.2  # from one to the next; longer where one takes longer than
 _FLUSH_TAKES = 0.006  # seconds: at most 3 % of the time goes here, but for
 _FLUSH_LATEST = 1.0  # seconds: what is owed and paid must be seen in the store soon
+_LOOKS = 20  # for a moment in which nothing moves
 # Beside the pipeline: with many sinks, its bundles would wait for the disk much of the time.
 _WRITER = ThreadPoolExecutor(1, thread_name_prefix="accounts")
 
@@ -40,7 +42,7 @@ class Settled(msgspec.Struct):
     enqueued_ms: of the youngest alert.
     began: the first event that it speaks of; -1: an older version wrote it, and nobody knows.
     offset: the hub's own position of the event at `position`; "" where it is not known.
-    spans: its receipts, by minutes, up to `position`.
+    spans: its youngest receipts, by minutes, up to `position`; the others: `receipts`.
     """
 
     position: int
@@ -52,7 +54,12 @@ class Settled(msgspec.Struct):
     spans: list[Span] = []
 
 
+class _Position(msgspec.Struct):
+    position: int
+
+
 _SETTLED = msgspec.json.Decoder(Settled)
+_POSITION = msgspec.json.Decoder(_Position)  # the rest is skipped: it is asked for often
 
 
 def settled(store: StateStore, sink: str) -> dict[Origin, Settled]:
@@ -76,8 +83,25 @@ def checkpoint(store: StateStore, sinks: Iterable[str], origin: Origin) -> int |
     for sink in sinks:
         data = store.get(account_path(sink, origin.source, origin.partition))
         if data is not None:
-            positions.append(_SETTLED.decode(data).position)
+            positions.append(_POSITION.decode(data).position)
     return min(positions, default=None)
+
+
+def receipts(store: StateStore, sink: str, origin: Origin) -> tuple[Settled, list[Span]] | None:
+    """A partition's account, and all of its receipts in order: of one moment, also while a run
+    writes them. None where the sink has settled nothing of it."""
+    source, partition = _pair(origin)
+    path = account_path(sink, source, partition)
+    data, older = store.get(path), None
+    for _ in range(_LOOKS):
+        older = segments(store, sink, source, partition)
+        before, data = data, store.get(path)
+        if older is not None and data == before:
+            break
+    if data is None:
+        return None
+    found = _SETTLED.decode(data)
+    return found, row(older or [], found.spans)
 
 
 def begin(store: StateStore, sinks: Iterable[str], origin: Origin, position: int) -> None:
@@ -214,6 +238,7 @@ class _Account(beam.DoFn):
         if ledger is None:
             return
         if position < ledger.position:  # or another of this DoFn went on
+            spans = spill(self._store, self._sink, source, partition, stored.spans)
             self._store.put(
                 account_path(self._sink, source, partition),
                 msgspec.json.encode(
@@ -224,7 +249,7 @@ class _Account(beam.DoFn):
                         ledger.outcomes,
                         stored.began,
                         ledger.offset,
-                        joined(stored.spans, ledger.spans),
+                        joined(spans, ledger.spans),
                     )
                 ),
             )

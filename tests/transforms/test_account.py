@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipelines.report import accounts_of
 from schemas.batch import Origin
-from schemas.ledger import Owing
+from schemas.ledger import Owing, Span
 from schemas.receipt import Outcome, Outcomes, Receipt
 from schemas.runs import Run, addresses, runs, union
 from tests.stubs import ORIGIN
@@ -31,7 +31,7 @@ from transforms.state_store import StateStore
 SINKS = ("siem", "splunk")
 
 
-class _Here:
+class Here:
     """Flushes where it is called."""
 
     def submit(self, do: Any, *arguments: Any) -> Future[Any]:
@@ -43,7 +43,7 @@ class _Here:
 @pytest.fixture(autouse=True)
 def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "through_the_runner" not in request.node.name:
-        monkeypatch.setattr(account, "_WRITER", _Here())
+        monkeypatch.setattr(account, "_WRITER", Here())
 
 
 @pytest.fixture
@@ -118,9 +118,10 @@ def test_positions_and_sums_are_kept_by_partition(store: StateStore) -> None:
         receipt(10, 19, owed=[Run(12, 13, 0)]),
         receipt(5, 5, origin=other),
     )
+    whole, one = Outcomes(delivered=18, owed=2), Outcomes(delivered=1)
     assert settled(store, "siem") == {
-        ORIGIN: Settled(19, 20, 77, Outcomes(delivered=18, owed=2)),
-        other: Settled(5, 1, 0, Outcomes(delivered=1)),
+        ORIGIN: Settled(19, 20, 77, whole, 0, spans=[Span(0, 19, 20, whole, 77, 77)]),
+        other: Settled(5, 1, 0, one, 5, spans=[Span(5, 5, 1, one)]),
     }
 
 
@@ -160,7 +161,9 @@ def test_a_sink_that_is_added_begins_where_the_others_stand(store: StateStore) -
     start = (checkpoint(store, ("siem", "new"), ORIGIN) or 0) + 1
     assert start == 100
     Keeper(store, "new", ("siem", "new")).bundle(receipt(start, 119, "new"))
-    assert settled(store, "new")[ORIGIN] == Settled(119, 20, 0, Outcomes(delivered=20))
+    ended = Outcomes(delivered=20)
+    found = settled(store, "new")[ORIGIN]
+    assert found == Settled(119, 20, 0, ended, 100, spans=[Span(100, 119, 20, ended)])
 
 
 @pytest.mark.usefixtures("at_once")
@@ -529,7 +532,9 @@ def test_through_the_runner_everything_is_in_the_store_when_the_run_ends(
             | "Account" >> Account("siem", ["siem"], store)
         )
     for origin in (ORIGIN, other):
-        assert settled(store, "siem")[origin] == Settled(29, 30, 0, Outcomes(27, owed=3))
+        ended = Outcomes(27, owed=3)
+        found = settled(store, "siem")[origin]
+        assert found == Settled(29, 30, 0, ended, 0, spans=[Span(0, 29, 30, ended)])
         assert checkpoint(store, ["siem"], origin) == 29
     assert sum(debt.iou.count for debt in debts(store, "siem")) == 6
 

@@ -1,4 +1,4 @@
-"""What the state store says: per sink the account, per partition where everything stands."""
+"""The state store's accounts as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -6,34 +6,27 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any
 
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.report.accounts import SinkAccount, standings
 from pipelines.tables import shown, table
-from schemas.batch import Origin
-from schemas.receipt import Outcomes
-from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
 from transforms.drift import ONE_IN, Seen
-from transforms.owed import sums
 from transforms.state_store import StateStore
 from transforms.steps import MASKED, REPAIRED, UNKNOWN_SUBSCRIPTION
 
 __all__ = [
     "OWED",
-    "SinkAccount",
-    "accounts_of",
     "counts_line",
     "dead_table",
     "drift_table",
+    "lasting",
     "owed_table",
     "partitions_table",
     "sinks_table",
 ]
-
 
 OWED = (
     "Owed is what a sink did not take in time. While `alertbeam run` runs, it is read again and "
@@ -41,65 +34,6 @@ OWED = (
 )
 
 _MOST_CHANGES = 30
-
-
-class SinkAccount(msgspec.Struct):
-    """One sink's sums over all partitions. `records` were counted where they were parsed.
-
-    since_ms: when the oldest record that is owed was enqueued, about; 0: nothing is, or not known.
-    behind, paying: as the pipeline said last: whether the sink is slower than what comes, and
-        how many records that were owed it takes a second.
-    """
-
-    name: str
-    records: int
-    outcomes: Outcomes
-    circuit: str = ""
-    since_ms: int = 0
-    behind: bool = False
-    paying: float = 0.0
-
-    @property
-    def holds(self) -> bool:
-        """Whether in = delivered + not routed + repeat + dead + owed."""
-        return self.records == self.outcomes.total
-
-
-def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
-    """The account of each sink, with what was paid moved from owed to delivered or dead."""
-    found = []
-    status = read_status(store)
-    for sink in sinks:
-        paid = sums(store, sink)  # first: what is paid meanwhile cannot exceed what is owed
-        records, outcomes = 0, Outcomes()
-        for entry in settled(store, sink).values():
-            records += entry.records
-            outcomes += entry.outcomes
-        outcomes.owed -= paid.delivered + paid.dead
-        outcomes.delivered += paid.delivered
-        outcomes.dead += paid.dead
-        said = status.get("sinks", {}).get(sink, {})
-        found.append(
-            SinkAccount(
-                sink,
-                records,
-                outcomes,
-                said.get("circuit", ""),
-                paid.since_ms if outcomes.owed else 0,
-                said.get("behind", False),
-                said.get("paying_per_second", 0.0),
-            )
-        )
-    return found
-
-
-def read_status(store: StateStore) -> dict[str, Any]:
-    """What the running (or last) pipeline wrote of itself; empty if there never was one."""
-    data = store.get("status.json")
-    try:
-        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}  # another version's
 
 
 def dead_table(store: StateStore) -> Table:
@@ -211,7 +145,7 @@ def _since(account: SinkAccount) -> str:
     if not account.since_ms:
         return "-"
     at = datetime.fromtimestamp(account.since_ms / 1000, tz=timezone.utc)
-    return f"{at:%m-%d %H:%M}, {_lasting(time.time() - at.timestamp())}"
+    return f"{at:%m-%d %H:%M}, {lasting(time.time() - at.timestamp())}"
 
 
 def _paying(account: SinkAccount, running: bool) -> tuple[str | Text, str]:
@@ -222,13 +156,13 @@ def _paying(account: SinkAccount, running: bool) -> tuple[str | Text, str]:
         return shown(f"no, circuit {account.circuit}"), "-"
     if account.paying <= 0:
         return "not yet", "-"
-    left = _lasting(account.outcomes.owed / account.paying)
+    left = lasting(account.outcomes.owed / account.paying)
     if account.behind:
         return f"{account.paying:,.0f}/s, but more comes", f"over {left}"
     return f"{account.paying:,.0f}/s", f"about {left}"
 
 
-def _lasting(seconds: float) -> str:
+def lasting(seconds: float) -> str:
     """About how long, in the largest unit that says it."""
     for unit, most in (("s", 120), ("min", 120), ("h", 48)):
         if seconds < most:
@@ -245,32 +179,12 @@ def partitions_table(store: StateStore, sinks: Iterable[str]) -> Table:
     for column in ("read", "settled", "lag (events)", "lag (s)"):
         rows.add_column(column, justify="right")
     rows.add_column("")
-    positions: dict[Origin, list[int]] = {}
-    for sink in sinks:
-        for origin, entry in settled(store, sink).items():
-            positions.setdefault(origin, []).append(entry.position)
-    status = read_status(store)
-    reading = {Origin(p["source"], p["partition"]): p for p in status.get("partitions", ())}
-    for origin in sorted(
-        {*positions, *reading}, key=lambda o: (o.source, len(o.partition), o.partition)
-    ):
-        seen = reading.get(origin, {})
-        position = min(positions.get(origin, [-1]))
-        last = seen.get("last_sequence")
-        behind = None if last is None else max(0, last - position)
-        seconds = "-"
-        if behind == 0:
-            seconds = "0.0"
-        elif behind and seen.get("last_enqueued_ms"):
-            oldest = seen.get("read_enqueued_ms") or seen["last_enqueued_ms"]
-            seconds = f"{max(0.0, time.time() - oldest / 1000):.1f}"
+    for at in standings(store, sinks):
         rows.add_row(
-            shown(origin.source),
-            shown(origin.partition),
-            f"{seen['next'] - 1:,}" if seen.get("next") else "-",
-            f"{position:,}" if position >= 0 else "-",
-            "-" if behind is None else f"{behind:,}",
-            seconds,
-            shown(seen.get("error", ""), "red"),
+            shown(at.source),
+            shown(at.partition),
+            *("-" if n is None else f"{n:,}" for n in (at.read, at.settled, at.lag_events)),
+            "-" if at.lag_seconds is None else f"{at.lag_seconds:.1f}",
+            shown(at.error, "red"),
         )
     return rows
