@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipelines.forward import accounts
+from pipelines.notify import notify
 from pipelines.report import OWED, accounts_of, owed_table, sinks_table
 from pipelines.run import Run
 from transforms.delivery.line import printable
@@ -32,7 +33,8 @@ _RATE_SECONDS = 10.0  # that a rate of payments is of
 class Monitor:
     """`with Monitor(run, console):` around `run.run()`.
 
-    In a terminal the account moves in place; elsewhere (a log, a pipe) a line comes every 5 s.
+    In a terminal the account moves in place; elsewhere (a log, a pipe) a line comes every 5 s, and
+    the service manager has it as the service's status.
     """
 
     def __init__(self, run: Run, console: Console, quiet: bool = False) -> None:
@@ -43,6 +45,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._began = time.monotonic()
         self._before = (self._began, 0)
+        self._problem = ""  # of writing the status, told once
         self._paid: dict[str, deque[tuple[float, int]]] = {}  # by sink: when, records by then
 
     def __enter__(self) -> Monitor:
@@ -59,10 +62,14 @@ class Monitor:
             shown = time.monotonic()
             while not self._ended.wait(_STATUS_SECONDS):
                 self._write()
-                if not self._quiet and time.monotonic() - shown >= _LINE_SECONDS:
-                    shown = time.monotonic()
+                if time.monotonic() - shown < _LINE_SECONDS:
+                    continue
+                shown = time.monotonic()
+                line = self._line()
+                notify(f"STATUS={line.plain.strip()}")
+                if not self._quiet:
                     try:
-                        self._console.print(self._line(), soft_wrap=True)
+                        self._console.print(line, soft_wrap=True)
                     except (OSError, SystemExit):
                         # Nobody reads any more (of a pipe, rich tells so by SystemExit).
                         self._quiet = True
@@ -96,8 +103,11 @@ class Monitor:
         }
         try:
             self._run.store.put("status.json", msgspec.json.encode(status), sync=False)
+            self._problem = ""
         except OSError as error:
-            _LOGGER.warning("the status could not be written: %s", error)
+            if self._problem != (problem := str(error)):
+                _LOGGER.warning("the status could not be written: %s", problem)
+            self._problem = problem
 
     def _paying(self, sink: str, paid: int) -> float:
         """Records a second that were owed and are taken now."""

@@ -113,16 +113,20 @@ def test_an_error_of_the_run_comes_through(run: _Run) -> None:
         raise ValueError("of the run")
 
 
-def test_a_full_disk_costs_the_status_and_nothing_else(
-    run: _Run, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_costs_the_status_and_nothing_else_and_is_told_once(
+    run: _Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    looks = []
+
     def full(path: str, data: bytes, **how: object) -> None:
+        looks.append(path)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(run.store, "put", full)
         with monitor(run):
-            time.sleep(0.05)
+            wait_for(lambda: len(looks) > 3, 5)
+    assert caplog.text.count("No space left on device") == 1
     watched(run)
 
 
@@ -135,6 +139,19 @@ def test_a_reader_that_went_away_costs_the_lines_and_nothing_else(run: _Run) -> 
         wait_for(run.written, 5)
         before = run.written()["at_ms"]
         wait_for(lambda: run.written()["at_ms"] > before + 50, 5)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_the_service_manager_has_the_line_as_the_services_status(
+    run: _Run, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(monitor_module, "notify", told.append)
+    run.sinks = {"siem": dataclasses.replace(ENGINE, circuit="open", reason=HOSTILE)}
+    with monitor(run, Console(file=io.StringIO(), width=200), quiet):
+        wait_for(lambda: told, 5)
+    assert told[0].startswith("STATUS=") and "read 1,000 events" in told[0]
+    assert "siem: open" in told[0] and told[0].isprintable(), "one line, whatever a sink says"
 
 
 def test_in_a_log_it_is_a_line_now_and_then(run: _Run) -> None:
