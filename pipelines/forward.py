@@ -10,8 +10,9 @@ from apache_beam.transforms import window
 
 from pipelines.settings import Settings, Window
 from schemas.alert import Subscription
+from schemas.batch import Origin
 from transforms.account import Account
-from transforms.deduplicate import Deduplicate
+from transforms.deduplicate import Deduplicate, Unsettled
 from transforms.state_store import StateStore
 from transforms.steps import Digests, Enrich, Parse, Route, Shift
 from transforms.write import DigestsOnly, WriteDigests, WriteTo
@@ -35,6 +36,7 @@ def forward(
     run: str,
     shift: Shift | None = None,
     carry: bool = False,
+    left: Mapping[Origin, Unsettled] = {},
 ) -> None:
     """Add the graph to `pipeline`. Nothing on the way to a sink needs a timer, a GroupByKey or a
     Flatten: there, all of it fuses into one stage on the local runner (a test reads that).
@@ -42,7 +44,8 @@ def forward(
     read: `PBegin → PCollection[Batch]`. run: names what this process keeps for the run (links,
     engines). shift: set on the local runner, where windows fire when a shift ends. carry: whether
     a batch may end at a sink in a later bundle, so that no sink holds up another: where the state
-    store says what is settled, and whoever runs this drains it (docs/adr/0010).
+    store says what is settled, and whoever runs this drains it (docs/adr/0010). left: what a crash
+    left unsettled (docs/adr/0011).
     """
     store = StateStore(str(settings.state))
     kept = accounts(settings)
@@ -56,7 +59,7 @@ def forward(
     # 3. Exact repeats end here; status updates pass.
     horizon_ms = int(settings.deduplicate.horizon * 1000)
     fresh = parsed | "Drop exact repeats" >> Deduplicate(
-        horizon_ms, settings.deduplicate.shards, run, store
+        horizon_ms, settings.deduplicate.shards, run, store, left
     )
 
     # 4. Who owns the subscription, and what it is for.

@@ -63,6 +63,7 @@ class Alert(msgspec.Struct, omit_defaults=True, gc=False):
     index: int = 0
     enqueued_ms: int = 0
     subscription: Subscription | None = None  # set by Enrich
+    counted: bool = False  # digests have counted it, or a copy: it comes again after a crash
 
     @property
     def event_id(self) -> str:

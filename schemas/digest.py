@@ -20,7 +20,9 @@ class Sample(msgspec.Struct, frozen=True, order=True):
 
 
 class Digest(msgspec.Struct, kw_only=True, frozen=True):
-    """One pane of one key's window. Panes add up: each counts what came since the one before.
+    """One pane of one key's window. Panes add up: each counts what came since the one before. After
+    a crash between telling and settling, one may count again what the panes from `recounts` on
+    had counted.
 
     Times are milliseconds since the epoch, UTC; the window is start_ms <= time < end_ms.
     """
@@ -38,6 +40,7 @@ class Digest(msgspec.Struct, kw_only=True, frozen=True):
     first_ms: int  # the least and the greatest event time in it
     last_ms: int
     samples: list[Sample]
+    recounts: int | None = None
 
     @property
     def id(self) -> str:
@@ -52,7 +55,10 @@ _DECODER = msgspec.json.Decoder(Digest)
 
 def to_json(digest: Digest) -> bytes:
     """The digest and its `id` as one JSON object on one line."""
-    return _ENCODER.encode({"id": digest.id, **msgspec.structs.asdict(digest)})
+    fields = msgspec.structs.asdict(digest)
+    if digest.recounts is None:
+        del fields["recounts"]
+    return _ENCODER.encode({"id": digest.id, **fields})
 
 
 def from_json(data: bytes) -> Digest:

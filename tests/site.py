@@ -27,13 +27,14 @@ from pipelines.local.events import defender_alert
 from pipelines.local.hub import EmbeddedHub
 from pipelines.local.receivers import HecReceiver, SyslogReceiver
 from pipelines.monitor import Monitor
+from pipelines.positions import From
 from pipelines.report import SinkAccount, accounts_of
 from pipelines.run import Run
 from pipelines.settings import Settings, load
 from schemas.kinds import understand
 from transforms.account import settled
 from transforms.read.access import EventHubsAccess
-from transforms.read.sdk import kept_sequences, partition_ids
+from transforms.read.sdk import HubProperties, hub_properties, kept_sequences
 from transforms.state_store import StateStore
 
 HUB = "defender"
@@ -146,20 +147,25 @@ class Site:
         """Exit code and output of a command, in this process: some seconds less of importing."""
         return call(self.folder, *arguments, **self.environment)
 
-    def catch_up(self) -> None:
-        """Run in this process until everything that is in the hub now is through."""
+    def catch_up(self, start: str = "") -> list[str]:
+        """Run in this process until everything that is in the hub now is through; what it said.
+        start: `--from`."""
+        said: list[str] = []
         with self._asked_directly():
-            Run(self.load(), until_caught_up=True).run()
+            where = From.parse(start) if start else None
+            Run(self.load(), until_caught_up=True, start=where, say=said.append).run()
+        return said
 
     @contextlib.contextmanager
     def _asked_directly(self) -> Iterator[None]:
         """Runs in this process learn of the hub's partitions without the SDK, which takes half a
         second each time; of other hubs, and of one that refuses, as ever."""
 
-        def ids(access: EventHubsAccess) -> list[str]:
+        def properties(access: EventHubsAccess) -> HubProperties:
             if access.hub != HUB or "HUB" in self.more or self.hub.faults.refused:
-                return partition_ids(access)
-            return [str(n) for n in range(len(self.hub.hubs[HUB].partitions))]
+                return hub_properties(access)
+            hub = self.hub.hubs[HUB]
+            return HubProperties([str(n) for n in range(len(hub.partitions))], hub.created_ms)
 
         def kept(access: EventHubsAccess, partition: str) -> range:
             if access.hub != HUB or "HUB" in self.more or self.hub.faults.refused:
@@ -169,8 +175,9 @@ class Site:
             return range(following if info.is_empty else info.begin_sequence_number, following)
 
         with (
-            mock.patch("pipelines.run.partition_ids", ids),
-            mock.patch("pipelines.run.kept_sequences", kept),
+            mock.patch("pipelines.hubs.hub_properties", properties),
+            mock.patch("pipelines.hubs.kept_sequences", kept),
+            mock.patch("pipelines.hubs.claim"),  # which holds each hub for two seconds
         ):
             yield
 

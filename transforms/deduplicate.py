@@ -3,42 +3,72 @@
 An alert's `key` tells exact repeats. What was seen is kept in two generations that turn on the
 enqueued time of what is read, so no timer is needed: a key is remembered for at least one
 horizon and at most two. State is sharded by a stable part of the key, one call a batch and shard.
+
+A repeat must never outlive its original, whatever a crash leaves: docs/adr/0011 has the argument.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import msgspec
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
-from schemas.batch import NOBODY, AlertBatch, Dropped
+from schemas.alert import Alert
+from schemas.batch import NOBODY, TO_DIGESTS, AlertBatch, Dropped, Origin
 from schemas.receipt import Outcome
 from transforms import coders
+from transforms.hand_over import KEY_BYTES, HandedOver, Keys, load, save, seen_keys
 from transforms.state_store import StateStore
 
-__all__ = ["Deduplicate", "Seen", "deduplicate_batch", "forget", "hand_over", "shard_batch"]
+__all__ = [
+    "Deduplicate",
+    "Seen",
+    "Unsettled",
+    "deduplicate_batch",
+    "forget",
+    "hand_over",
+    "shard_batch",
+]
 
-_KEY_BYTES = 16
-_SNAPSHOT = "seen/snapshot"
+_MARKING = (NOBODY, TO_DIGESTS)
+
+
+class Unsettled(NamedTuple):
+    """What a crash left of a partition. Events up to `mark` may have been read before it; some
+    sinks have settled those up to `partly`, but not every sink has. The digests have told those up
+    to `told`."""
+
+    partly: int = -1
+    mark: int = -1
+    told: int = -1
+
+
+_NOTHING = Unsettled()
 
 
 class Seen:
-    """Two generations of keys. `horizon_ms` is the length of one, in enqueued time."""
+    """Two generations of keys. `horizon_ms` is the length of one, in enqueued time.
 
-    __slots__ = ("current", "generation", "horizon_ms", "older")
+    fresh: what was new since it was handed over, by generation.
+    weak: keys whose record may not have reached every sink (it was read again only to be marked,
+        or some sinks had settled it). They tell a repeat, but for what a crash left unsettled.
+    """
+
+    __slots__ = ("current", "fresh", "generation", "horizon_ms", "older", "weak")
 
     def __init__(self, horizon_ms: int, generation: int = -1) -> None:
         self.horizon_ms = horizon_ms
         self.generation = generation
         self.current: set[bytes] = set()
         self.older: set[bytes] = set()
+        self.fresh: Keys = {}
+        self.weak: set[bytes] = set()
 
     def turn(self, enqueued_ms: int) -> bool:
         """Forget what is older than two horizons at this time; whether anything turned."""
@@ -58,25 +88,55 @@ class Seen:
         return True
 
 
-def deduplicate_batch(batch: AlertBatch, seen: Seen) -> tuple[AlertBatch, list[bytes]]:
+def deduplicate_batch(
+    batch: AlertBatch, seen: Seen, left: Unsettled = _NOTHING
+) -> tuple[AlertBatch, list[bytes]]:
     """The batch without repeats, and the keys that were new.
 
     A batch that is addressed to one sink pays a debt: it passes, unmarked. One that is addressed
-    to nobody only marks.
+    to nobody, or to the digests, only marks.
+
+    left: what a crash left of the batch's partition.
     """
-    if batch.only is not None and batch.only != NOBODY:
+    if batch.only is not None and batch.only not in _MARKING:
         return batch, []
-    new = [alert for alert in batch.alerts if seen.add(alert.key)]
-    if len(new) == len(batch.alerts):
-        return batch, [alert.key for alert in new]
-    kept = {id(alert) for alert in new}
+    if batch.only is None and batch.first > left.mark:
+        passed = [alert for alert in batch.alerts if seen.add(alert.key)]
+        new = [alert.key for alert in passed]
+    else:
+        passed, new = _after_a_crash(batch, seen, left)
+    if new:
+        seen.fresh.setdefault(seen.generation, []).extend(new)
+    if len(passed) == len(batch.alerts):
+        return batch, new
+    kept = {id(alert) for alert in passed}
     repeats = [
         Dropped(alert.sequence, alert.index, Outcome.REPEAT)
         for alert in batch.alerts
         if id(alert) not in kept
     ]
-    passed = msgspec.structs.replace(batch, alerts=new, dropped=batch.dropped + repeats)
-    return passed, [alert.key for alert in new]
+    return msgspec.structs.replace(batch, alerts=passed, dropped=batch.dropped + repeats), new
+
+
+def _after_a_crash(
+    batch: AlertBatch, seen: Seen, left: Unsettled
+) -> tuple[list[Alert], list[bytes]]:
+    """Of what is read again: what passes, and the keys that were new."""
+    passed, new = [], []
+    for alert in batch.alerts:
+        weak = batch.only is not None or alert.sequence <= left.partly
+        if seen.add(alert.key):
+            new.append(alert.key)
+            passed.append(alert)
+            alert.counted = batch.only is None and alert.sequence <= left.told
+            if weak:
+                seen.weak.add(alert.key)
+        elif batch.only is None and alert.sequence <= left.mark and alert.key in seen.weak:
+            alert.counted = True  # when it was read to be marked, or that other record now
+            passed.append(alert)
+            if not weak:
+                seen.weak.discard(alert.key)
+    return passed, new
 
 
 def shard_batch(batch: AlertBatch, shards: int) -> Iterator[tuple[int, AlertBatch]]:
@@ -99,73 +159,82 @@ class _Registry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[str, dict[tuple[int, int], Seen]] = {}
+        self._left: dict[str, dict[tuple[int, int], Seen]] = {}
 
     def put(self, run: str, shard: int, shards: int, seen: Seen) -> None:
+        """What another instance saw in the same shift, and no bag holds, goes on with it."""
         with self._lock:
-            self._runs.setdefault(run, {})[shard, shards] = seen
+            known = self._runs.setdefault(run, {})
+            before = known.get((shard, shards))
+            if before is not None and before is not seen:
+                seen.fresh, seen.weak = before.fresh, before.weak
+            known[shard, shards] = seen
 
-    def take(self, run: str) -> dict[tuple[int, int], Seen]:
+    def leave(self, run: str) -> list[Seen]:
+        """Everything of a shift, from now on the next one's."""
         with self._lock:
-            return self._runs.pop(run, {})
+            found = self._runs.pop(run, {})
+            self._left.setdefault(run, {}).update(found)
+            return list(found.values())
+
+    def inherit(self, run: str, shard: int, shards: int) -> Seen | None:
+        """Only once: a bundle that is taken back spoils it."""
+        with self._lock:
+            return self._left.get(run, {}).pop((shard, shards), None)
+
+    def drop(self, run: str) -> None:
+        with self._lock:
+            self._runs.pop(run, None)
+            self._left.pop(run, None)
 
 
 _REGISTRY = _Registry()
 
 
-def hand_over(run: str, store: StateStore) -> None:
+def hand_over(run: str, store: StateStore, handed: HandedOver) -> None:
     """Write what a shift has seen, after it drained cleanly: everything in it is settled then.
 
-    The next shift, or a new process, begins with it. After a crash the last one serves: repeats
-    of what came since may pass once more, and nothing can be lost by it.
+    The next shift, or a new process, begins with it; after a crash, what came since is read again.
     """
-    found = _REGISTRY.take(run)
-    if not found:
-        return
-    shards = list(found.values())
-    (_, count), horizon_ms = next(iter(found)), shards[0].horizon_ms
-    quiet = (n for n in range(count) if (n, count) not in found)
-    shards.extend(_snapshot(store, shard, count, horizon_ms) for shard in quiet)
-    generation = max(seen.generation for seen in shards)
-    current: list[bytes] = []
-    older: list[bytes] = []
+    shards = _REGISTRY.leave(run)
+    fresh: Keys = {}
+    weak: set[bytes] = set()
     for seen in shards:
-        if seen.generation == generation:
-            current.extend(seen.current)
-            older.extend(seen.older)
-        elif seen.generation == generation - 1:
-            older.extend(seen.current)
-    header = f"{horizon_ms} {generation} {len(current)} {len(older)}\n".encode()
-    body = b"".join((*current, *older))
-    digest = hashlib.blake2b(header + body, digest_size=16).digest()
-    store.put(_SNAPSHOT, header + body + digest)
+        for generation, keys in seen.fresh.items():
+            fresh.setdefault(generation, []).extend(keys)
+        seen.fresh = {}
+        if not handed.unsettled:
+            seen.weak = set()
+        weak |= seen.weak
+        handed.generation = max(handed.generation, seen.generation)
+    save(store, handed, fresh, weak)
 
 
 def forget(run: str) -> None:
     """Drop what a shift that failed has seen: what of it is not settled is read again."""
-    _REGISTRY.take(run)
+    _REGISTRY.drop(run)
 
 
-def _snapshot(store: StateStore, shard: int, shards: int, horizon_ms: int) -> Seen:
-    """The shard's part of the last snapshot; empty where there is none, or it does not fit."""
+def _handed_over(store: StateStore, shard: int, shards: int, horizon_ms: int) -> Seen:
+    """The shard's part of what was handed over; empty where there is none, or it does not fit."""
     seen = Seen(horizon_ms)
-    data = store.get(_SNAPSHOT) or b""
-    content, digest = data[:-16], data[-16:]
-    if not data or hashlib.blake2b(content, digest_size=16).digest() != digest:
+    handed = load(store)
+    if handed is None or handed.horizon_ms != horizon_ms:
         return seen
-    header, _, body = content.partition(b"\n")
-    horizon, generation, current, older = map(int, header.split())
-    if horizon != horizon_ms:
+    found = seen_keys(store, handed)
+    if found is None:
         return seen
-    seen.generation = generation
-    keys = [body[at : at + _KEY_BYTES] for at in range(0, len(body), _KEY_BYTES)]
-    assert len(keys) == current + older
 
-    def mine(found: list[bytes]) -> set[bytes]:
+    def mine(keys: list[bytes]) -> set[bytes]:
         if shards == 1:
-            return set(found)
-        return {key for key in found if int.from_bytes(key[:4], "big") % shards == shard}
+            return set(keys)
+        return {key for key in keys if int.from_bytes(key[:4], "big") % shards == shard}
 
-    seen.current, seen.older = mine(keys[:current]), mine(keys[current:])
+    keys, weak = found
+    seen.generation = handed.generation
+    seen.current = mine(keys.get(seen.generation, []))
+    seen.older = mine(keys.get(seen.generation - 1, [])) - seen.current
+    seen.weak = mine(weak)
     return seen
 
 
@@ -180,11 +249,19 @@ class _Deduplicate(beam.DoFn):
     ODD = BagStateSpec("odd", BytesCoder())
     STAMP = ReadModifyWriteStateSpec("stamp", BytesCoder())
 
-    def __init__(self, horizon_ms: int, shards: int, run: str, store: StateStore) -> None:
+    def __init__(
+        self,
+        horizon_ms: int,
+        shards: int,
+        run: str,
+        store: StateStore,
+        left: Mapping[Origin, Unsettled] = {},
+    ) -> None:
         self._horizon_ms = horizon_ms
         self._shards = shards
         self._run = run
         self._store = store
+        self._left = dict(left)
 
     def setup(self) -> None:
         self._memos: dict[int, tuple[bytes, Seen]] = {}
@@ -198,16 +275,19 @@ class _Deduplicate(beam.DoFn):
         stamp=beam.DoFn.StateParam(STAMP),
     ) -> Iterator[AlertBatch]:
         shard, batch = element
+        if batch.only is not None and batch.only not in _MARKING:
+            yield batch
+            return
         bags = (even, odd)
         seen = self._recall(shard, stamp, bags)
         before = seen.generation
         newest = max((alert.enqueued_ms for alert in batch.alerts), default=0)
-        turned = batch.only in (None, NOBODY) and seen.turn(newest)
+        turned = seen.turn(newest)
         if turned:
             bags[seen.generation % 2].clear()
             if seen.generation != before + 1:
                 bags[(seen.generation + 1) % 2].clear()
-        passed, new = deduplicate_batch(batch, seen)
+        passed, new = deduplicate_batch(batch, seen, self._left.get(batch.origin, _NOTHING))
         if new:
             bags[seen.generation % 2].add(b"".join(new))
         if new or turned:
@@ -222,7 +302,10 @@ class _Deduplicate(beam.DoFn):
         if current and memo and memo[0] == current:
             return memo[1]
         if not current:
-            seen = _snapshot(self._store, shard, self._shards, self._horizon_ms)
+            # The shift before left it in this process; else it lies in the store.
+            seen = _REGISTRY.inherit(self._run, shard, self._shards) or _handed_over(
+                self._store, shard, self._shards, self._horizon_ms
+            )
             for keys, bag in (
                 (seen.current, bags[seen.generation % 2]),
                 (seen.older, bags[(seen.generation + 1) % 2]),
@@ -248,8 +331,8 @@ class _Deduplicate(beam.DoFn):
 
 def _keys(bag: Any) -> Iterator[bytes]:
     for joined in bag.read():
-        for at in range(0, len(joined), _KEY_BYTES):
-            yield joined[at : at + _KEY_BYTES]
+        for at in range(0, len(joined), KEY_BYTES):
+            yield joined[at : at + KEY_BYTES]
 
 
 class Deduplicate(beam.PTransform):
@@ -257,22 +340,27 @@ class Deduplicate(beam.PTransform):
 
     horizon_ms: how long a key is remembered at least, in enqueued time.
     shards: parts of the state; 1 on the local runner, about twice the parallelism on Flink.
+    left: what a crash left unsettled, by partition; nothing where a runner's state outlasts it.
     """
 
-    def __init__(self, horizon_ms: int, shards: int, run: str, store: StateStore) -> None:
+    def __init__(
+        self,
+        horizon_ms: int,
+        shards: int,
+        run: str,
+        store: StateStore,
+        left: Mapping[Origin, Unsettled] = {},
+    ) -> None:
         super().__init__()
-        self._horizon_ms = horizon_ms
         self._shards = shards
-        self._run = run
-        self._store = store
+        self._do_fn = _Deduplicate(horizon_ms, shards, run, store, left)
 
     def expand(self, batches: Any) -> Any:
-        do_fn = _Deduplicate(self._horizon_ms, self._shards, self._run, self._store)
         return (
             batches
             | "By shard"
             >> beam.FlatMap(shard_batch, self._shards).with_output_types(tuple[int, AlertBatch])
-            | "Drop repeats" >> beam.ParDo(do_fn).with_output_types(AlertBatch)
+            | "Drop repeats" >> beam.ParDo(self._do_fn).with_output_types(AlertBatch)
         )
 
 

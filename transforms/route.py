@@ -282,5 +282,5 @@ def route_batch(batch: AlertBatch, sink: str, predicate: Predicate) -> AlertBatc
         else:
             dropped.append(Dropped(alert.sequence, alert.index, Outcome.NOT_ROUTED))
     return AlertBatch(
-        batch.origin, batch.first, batch.last, batch.only, batch.size, wanted, dropped
+        batch.origin, batch.first, batch.last, None, batch.size, wanted, dropped, batch.offset
     )

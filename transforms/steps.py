@@ -19,7 +19,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from schemas.alert import Alert, Subscription
-from schemas.batch import AlertBatch, Batch, Dropped, Record
+from schemas.batch import NOBODY, TO_DIGESTS, AlertBatch, Batch, Dropped, Record
 from schemas.dead_letter import DeadLetter
 from schemas.digest import to_alert
 from schemas.receipt import Outcome
@@ -71,7 +71,8 @@ class _Parse(beam.DoFn):
         parsed, letters = parse_batch(batch, self._masking)
         if batch.wanted is not None:
             parsed, letters = _only_wanted(batch, parsed, letters)
-        self._letters.extend(letters)
+        if batch.only not in (NOBODY, TO_DIGESTS):  # else they were written when it came first
+            self._letters.extend(letters)
         if batch.only is None:  # else it was counted when it came first
             self._count(parsed.alerts)
             self._watch.look(parsed.alerts)
@@ -108,8 +109,9 @@ def _only_wanted(
     lost = wanted - {(alert.sequence, alert.index) for alert in alerts}
     dead = {(letter.sequence, letter.index): letter for letter in letters}
     at_all = {record.sequence: record for record in batch.records}
+    step = batch.only or "parse"  # only the sink that it was owed to lost it
     found = [
-        dead.get(each) or _vanished(batch, each, at_all)
+        msgspec.structs.replace(dead.get(each) or _vanished(batch, each, at_all), step=step)
         for each in sorted(lost)
         if each[0] in at_all
     ]
@@ -188,10 +190,12 @@ class Route(beam.PTransform):
 
 class Shift(NamedTuple):
     """One run of the local runner: its number (through restarts), and when the one before it in
-    this process drained, in ms: windows that had ended by then have fired; 0 if there was none."""
+    this process drained, in ms: windows that had ended by then have fired; 0 if there was none.
+    recounts: `schemas.digest.Digest.recounts`."""
 
     number: int
     drained_ms: int = 0
+    recounts: int | None = None
 
 
 class _Tallies(beam.DoFn):
@@ -203,10 +207,12 @@ class _Tallies(beam.DoFn):
         self._samples = samples
 
     def process(self, batch: AlertBatch) -> Iterator[TimestampedValue]:
-        if batch.only is not None:
+        if batch.only not in (None, TO_DIGESTS):
             return
         tallies: dict[tuple[int, tuple[str, ...]], Tally] = {}
         for alert in batch.alerts:
+            if alert.counted:
+                continue
             slot = alert.event_ms // self._slot_ms * self._slot_ms
             place = slot, digest_key(alert, self._by)
             tally = tallies.get(place)
@@ -252,6 +258,7 @@ class _Panes(beam.DoFn):
         packed, tally = element
         start, end = span.start.micros // 1000, span.end.micros // 1000
         timing: Literal["early", "on_time", "late"]
+        recounts = self._shift.recounts if self._shift else None
         if self._shift is None:
             number = pane.index
             timing = "early" if pane.timing == 0 else "late" if pane.timing == 2 else "on_time"
@@ -263,7 +270,8 @@ class _Panes(beam.DoFn):
             else:
                 timing = "late" if end <= self._shift.drained_ms else "on_time"
         key = msgspec.json.decode(packed, type=list[str])
-        yield to_alert(digest(tally, self._name, self._by, key, (start, end), number, timing))
+        told = digest(tally, self._name, self._by, key, (start, end), number, timing)
+        yield to_alert(msgspec.structs.replace(told, recounts=recounts))
 
 
 class Digests(beam.PTransform):

@@ -293,3 +293,8 @@ class Settings(_Model):
     shift: _Duration | None = Field(
         None, description="The longest run between hand-overs on the local runner."
     )
+    watchdog: _Duration = Field(
+        120.0,
+        description="How long a run may not get on at all, until it starts itself again at its "
+        "checkpoint.",
+    )

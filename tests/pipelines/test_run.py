@@ -294,7 +294,8 @@ class TestWhatCannotStart:
         code, output = site.call("run", "-c", str(site.settings), "--quiet")
         assert code == 1
         assert output == (
-            f"the state folder {site.state} cannot be written: No space left on device\n"
+            f"the state folder {site.state} cannot be written: No space left on device "
+            "(make room there)\n"
         )
 
     def test_a_hub_made_anew_under_an_old_state_folder_is_told(self, site: Site) -> None:

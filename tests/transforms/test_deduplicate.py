@@ -30,6 +30,7 @@ from transforms.deduplicate import (
     hand_over,
     shard_batch,
 )
+from transforms.hand_over import HandedOver
 from transforms.state_store import StateStore
 
 HORIZON = 100  # ms
@@ -44,6 +45,11 @@ def keyed(*numbers: int, at: int = 0, only: str | None = None) -> AlertBatch:
     """A batch of alerts with these identities, all enqueued at `at` ms."""
     made = [alert(n, key=key(number), enqueued_ms=at) for n, number in enumerate(numbers)]
     return alerts(0, max(0, len(numbers) - 1), made=made, only=only)
+
+
+def leave(run: str, store: StateStore, unsettled: dict[str, int] | None = None) -> None:
+    """A shift's clean end."""
+    hand_over(run, store, HandedOver(next(runs), HORIZON, {}, {}, unsettled or {}))
 
 
 def left(batch: AlertBatch) -> list[bytes]:
@@ -280,7 +286,7 @@ def test_what_was_seen_is_handed_over_whatever_the_number_of_shards(
     cells: dict[int, Cells] = {}
     worker.process(keyed(*range(20), at=50), cells)
     worker.process(keyed(*range(20, 40), at=150), cells)
-    hand_over(worker.run, store)
+    leave(worker.run, store)
     heir = Worker(store, after)
     cells = {}
     assert repeats(heir.process(keyed(*range(50), at=160), cells)) == list(range(40))
@@ -290,18 +296,18 @@ def test_what_was_seen_is_handed_over_whatever_the_number_of_shards(
 def test_a_shard_that_saw_nothing_in_a_shift_is_handed_over_too(store: StateStore) -> None:
     worker = Worker(store, 4)
     worker.process(keyed(*range(40)), {})
-    hand_over(worker.run, store)
+    leave(worker.run, store)
     quiet = Worker(store, 4)
     quiet.process(keyed(0), {})
-    hand_over(quiet.run, store)
+    leave(quiet.run, store)
     assert left(Worker(store, 4).process(keyed(*range(40)), {})) == []
 
 
 def test_a_shift_that_saw_nothing_leaves_the_snapshot(store: StateStore) -> None:
     worker = Worker(store)
     worker.process(keyed(1), {})
-    hand_over(worker.run, store)
-    hand_over(Worker(store).run, store)
+    leave(worker.run, store)
+    leave(Worker(store).run, store)
     assert left(Worker(store).process(keyed(1), {})) == []
 
 
@@ -311,7 +317,7 @@ def test_what_a_failed_shift_has_seen_is_not_handed_over(store: StateStore) -> N
     failed.process(keyed(1), {})
     forget(failed.run)
     next_one = Worker(store, run=failed.run)
-    hand_over(next_one.run, store)
+    leave(next_one.run, store)
     assert left(next_one.process(keyed(1), {})) == [key(1)]
 
 
@@ -329,7 +335,7 @@ def test_what_a_failed_shift_has_seen_is_not_handed_over(store: StateStore) -> N
 def test_a_damaged_snapshot_is_as_good_as_none(store: StateStore, spoil: Any) -> None:
     worker = Worker(store)
     worker.process(keyed(1, 2), {})
-    hand_over(worker.run, store)
+    leave(worker.run, store)
     (path,) = store.list("seen")
     store.put(path, spoil(store.get(path)))
     assert left(Worker(store).process(keyed(1), {})) == [key(1)]
@@ -338,7 +344,7 @@ def test_a_damaged_snapshot_is_as_good_as_none(store: StateStore, spoil: Any) ->
 def test_a_snapshot_of_another_horizon_is_as_good_as_none(store: StateStore) -> None:
     worker = Worker(store)
     worker.process(keyed(1), {})
-    hand_over(worker.run, store)
+    leave(worker.run, store)
     other = _Deduplicate(HORIZON * 2, 1, "other", store)
     other.setup()
     c = Cells()
@@ -409,7 +415,7 @@ class Machine(RuleBasedStateMachine):
             self.known = {one: at for one, at in self.known.items() if at >= newest - 1}
             self.now = dict.fromkeys(range(3), newest)
             self.handed_over = self.known.copy(), self.now.copy()
-        hand_over(self.workers[0].run, self.store)
+        leave(self.workers[0].run, self.store)
         self.begin(shards)
 
     @rule(shards=st.integers(1, 3))
@@ -451,5 +457,5 @@ def test_through_the_runner_one_of_each_passes(tmp_path: Path, shards: int) -> N
             | Deduplicate(HORIZON, shards, run, store)
         )
         assert_that(out, _passed)
-    hand_over(run, store)
+    leave(run, store)
     assert left(Worker(store).process(keyed(*range(31), at=70), {})) == [key(30)]

@@ -527,16 +527,12 @@ def test_through_the_runner_receipts_come_out(sink: StubSink, tmp_path: Path) ->
 def test_where_only_digests_are_wanted_every_alert_is_delivered_by_being_counted() -> None:
     batches = [
         alerts(0, 4, dropped=[Dropped(4, 1, Outcome.REPEAT)]),
-        alerts(5, 5, only=NOBODY),
+        alerts(5, 5, only=NOBODY),  # read again: it was counted when it came first
     ]
 
     def check(found: list[Receipt]) -> None:
-        found.sort(key=lambda one: one.first)
-        assert [one.outcomes for one in found] == [
-            Outcomes(delivered=5, repeat=1),
-            Outcomes(delivered=1),
-        ]
-        assert [(one.sink, one.only) for one in found] == [("digests", None), ("digests", NOBODY)]
+        assert [one.outcomes for one in found] == [Outcomes(delivered=5, repeat=1)]
+        assert [(one.sink, one.only) for one in found] == [("digests", None)]
 
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         made = pipeline | beam.Create(batches).with_output_types(AlertBatch)

@@ -8,12 +8,15 @@ leaves as soon as nothing waits (latency) or its share of a bundle is full (chec
 least each second or so, and bundles are bounded by bytes), and defers the rest. Only the first
 idle partition of a bundle waits, and it waits for whichever partition has something, so an idle
 one never holds back another.
+
+After a crash, a partition is first read again from where the last clean shift ended, addressed to
+nobody or to the digests alone (docs/adr/0011); nothing is live before all are through with that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -22,16 +25,17 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from schemas.batch import Batch, Origin, Record
-from transforms import coders
-from transforms.gaps import Gap, record_gap
+from schemas.batch import NOBODY, TO_DIGESTS, Batch, Origin, Record
+from transforms import coders, heartbeat
+from transforms.gaps import GONE, Gap, record_gap
+from transforms.hand_over import high_water
 from transforms.read.access import EventHubsAccess
 from transforms.read.frames import Event
 from transforms.read.payer import Debts, payer
 from transforms.read.reader import session
 from transforms.state_store import StateStore
 
-__all__ = ["END", "Debts", "Partition", "ReadEventHubs"]
+__all__ = ["END", "Debts", "Partition", "ReadEventHubs", "warm_up", "warming"]
 
 END = 2**62
 """A sequence number that no hub reaches: the end of an unbounded range."""
@@ -43,20 +47,36 @@ _BUNDLE_BYTES = 16 * 1024 * 1024
 _GATHER_SECONDS = 0.05
 _ARREARS_SECONDS = 0.1  # a bundle: so that live alerts wait little for what sinks are owed
 _DRAIN_SECONDS = 0.005
+_GONE_SECONDS = 3.0  # of silence at a partition's end: nothing is left of what was to be marked
 _IDLE_SECONDS = 1.0
 _IDLE_WATERMARK_SECONDS = 1.0
-_GONE = "the hub had them no more when they were to be read"
 _WATERMARK = ManualWatermarkEstimator.default_provider()
 
 
 class Partition(NamedTuple):
-    """What to read: the events `start..stop-1` of one partition."""
+    """What to read: the events `start..stop-1` of one partition. Those before `counted` only mark
+    what was seen, those before `live` are for the digests, too; sinks get the others."""
 
     source: str
     partition: str
     access: EventHubsAccess
     start: int
     stop: int = END
+    counted: int = 0
+    live: int = 0
+
+
+_WARMING: dict[str, set[Origin]] = {}
+
+
+def warm_up(run: str, origins: Iterable[Origin]) -> None:
+    """Which partitions of the run have something before `live`: to be said before it is read."""
+    _WARMING[run] = set(origins)
+
+
+def warming(run: str) -> bool:
+    """Whether any partition is still before `live`."""
+    return bool(_WARMING.get(run))
 
 
 class _Tracker(OffsetRestrictionTracker):
@@ -96,6 +116,7 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         return None  # drained: what was not read stays in the hub
 
     def start_bundle(self) -> None:
+        heartbeat.progress(self._run, bundles=1)
         # A bundle costs some ms however few events it holds: under load, let some gather.
         session(self._run).wait(max(0.0, self._pause_until - time.monotonic()), _BATCH_EVENTS)
         self._pause_until = time.monotonic() + _GATHER_SECONDS
@@ -123,11 +144,19 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         deadline = time.monotonic() + _BUNDLE_SECONDS / self._sharers
         bytes_left = _BUNDLE_BYTES / self._sharers
         while first < stop and not reading.draining:
-            events = reader.take(element.partition, stop, _BATCH_EVENTS, _BATCH_BYTES)
+            only, limit = self._address(element, origin, first)
+            if only is None and warming(self._run):
+                break
+            events = reader.take(element.partition, limit, _BATCH_EVENTS, _BATCH_BYTES)
             if not events:
-                if reader.wait(element.partition, stop, 0) == "past":
-                    self._gap(origin, first, stop)
-                    first = stop  # the rest of the range is gone from the hub
+                gone = only is not None and reader.quiet(element.partition, _GONE_SECONDS)
+                if gone or reader.wait(element.partition, limit, 0) == "past":
+                    # The rest of the range is gone from the hub.
+                    if only is None:
+                        self._gap(origin, first, limit)
+                    if not tracker.try_claim(limit - 1):
+                        return
+                    first = limit
                     continue
                 if not self._may_wait:
                     break
@@ -138,11 +167,14 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             last = events[-1]
             if not tracker.try_claim(last.sequence):
                 return
-            if last.sequence - first >= len(events):
-                self._gaps(origin, first, events)
+            if only is None:
+                if last.sequence - first >= len(events):
+                    self._gaps(origin, first, events)
+                if self._store is not None:
+                    high_water(self._run, self._store).cover(origin, last.sequence)
             records = [Record(e.sequence, 0, e.enqueued_ms, e.body) for e in events]
             at = Timestamp(micros=last.enqueued_ms * 1000)
-            batch = Batch(origin, first, last.sequence, None, records, None, last.offset)
+            batch = Batch(origin, first, last.sequence, only, records, None, last.offset)
             yield TimestampedValue(batch, at)
             self._advance(watermark, at)
             first = last.sequence + 1
@@ -154,12 +186,22 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         else:
             tracker.try_claim(stop)  # read to the end, or told to end
             if first >= stop:
+                _WARMING.get(self._run, set()).discard(origin)
                 reader.release(element.partition)
             return
         if reader.quiet(element.partition, _IDLE_WATERMARK_SECONDS):
             # Nothing older can come: an idle partition must not hold back the watermark.
             self._advance(watermark, Timestamp.of(time.time() - _IDLE_WATERMARK_SECONDS))
         tracker.defer_remainder()
+
+    def _address(self, element: Partition, origin: Origin, first: int) -> tuple[str | None, int]:
+        """Whom what comes next is for, and up to where."""
+        if first < element.counted:
+            return NOBODY, element.counted
+        if first < element.live:
+            return TO_DIGESTS, element.live
+        _WARMING.get(self._run, set()).discard(origin)
+        return None, element.stop
 
     def _owed(self, element: Debts, tracker: Any, watermark: Any) -> Iterator[TimestampedValue]:
         """What sinks are owed, as it comes; ends with the run, once nothing of it is in hand."""
@@ -196,11 +238,10 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             first = event.sequence + 1
 
     def _gap(self, origin: Origin, first: int, following: int) -> None:
-        """Write down that the hub has none of these events any more, unless it had lost them
-        before it was ever read."""
-        if following > first > 0 and self._store is not None:
+        """Write down that the hub has none of these events any more."""
+        if following > first and self._store is not None:
             now_ms = int(time.time() * 1000)
-            record_gap(self._store, origin, Gap(first, following - 1, now_ms, _GONE))
+            record_gap(self._store, origin, Gap(first, following - 1, now_ms, GONE))
 
     @staticmethod
     def _advance(watermark: Any, to: Timestamp) -> None:
