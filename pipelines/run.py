@@ -175,7 +175,7 @@ class Run:
         self._added.clear()
         self._number += 1
         self.store.put("shift", str(self._number).encode())
-        asked = time.time()
+        asked = time.monotonic()
         horizon_ms = int(self.settings.deduplicate.horizon * 1000)
         started = cold_start(
             self.store, self._sinks, self._hubs.partitions(), horizon_ms, self._remembered
@@ -207,7 +207,7 @@ class Run:
 
         worker = threading.Thread(target=work, name=f"shift {self._number}", daemon=True)
         worker.start()
-        end = self._end_of_shift(time.time() - asked)
+        end = self._end_of_shift(time.monotonic() - asked)
         most = self._most_bundles()
         beyond = ""
         while worker.is_alive():
@@ -215,7 +215,7 @@ class Run:
             beyond = beyond or self._hubs.beyond(session(self.name).status())
             if warming(self.name):
                 end, most = self._end_of_shift(0.0), self._most_bundles()  # nothing was live yet
-            over = time.time() >= end or heartbeat.bundles(self.name) >= most
+            over = time.monotonic() >= end or heartbeat.bundles(self.name) >= most
             if beyond or over or self._added.is_set() or self._stopping.is_set():
                 try:
                     if self.settings.digests:
@@ -255,7 +255,7 @@ class Run:
         session(self.name).draining = now
 
     def _end_of_shift(self, building: float) -> float:
-        """When to drain, epoch seconds: at the next window boundary, an early pane's time, or
+        """When to drain, monotonic seconds: at the next window boundary, an early pane's time, or
         before memory has grown.
 
         building: seconds that went into the graph. Whatever the settings and however slow the
@@ -274,7 +274,8 @@ class Run:
             else:
                 step = window.fixed or (window.sliding.every if window.sliding else 0)
                 ends.append((began + _SHORTEST_SHIFT) // step * step + step)
-        return max(began + max(_SHORTEST_SHIFT, _LEAST_WORK * building), min(ends))
+        lasts = max(_SHORTEST_SHIFT, _LEAST_WORK * building, min(ends) - began)
+        return time.monotonic() + lasts
 
     def _keep_listing(self) -> None:
         """Partitions that are added to a hub are read from the next shift on, which comes now."""
@@ -282,7 +283,7 @@ class Run:
             try:
                 if self._hubs.look():
                     self._added.set()
-            except (OSError, SecretError) as error:
+            except (OSError, SecretError, StateStoreError) as error:
                 self._say(f"partitions could not be listed: {error}")
 
     def _most_bundles(self) -> float:

@@ -57,6 +57,8 @@ _IN_STORE = 1.5  # seconds until what was owed last is surely seen in the state 
 _SEAM = 4.0  # seconds that what comes live waits for the last of the arrears, at most
 _HANDED_BACK = 1.0  # seconds of sending that may wait when a shift ends
 _SHORT = 16 * 1024  # bytes of a record that is said shorter because the system refused its length
+_OVERDUE = 10.0  # seconds after its timeout: a call that is not back then never is
+_MOST_REPLACED = 8  # senders of a sink that never came back
 _SLOWER = "the sink is slower than the stream: it gets this in its turn"
 
 
@@ -103,6 +105,10 @@ class Engine:
         self._pace = Pace(_GUESS)
         self._busy = False  # there was something to send when a sender last looked
         self._threads: list[threading.Thread] = []
+        self._back_by: dict[threading.Thread, float] = {}  # monotonic: its call to the sink
+        self._unconfirmed: dict[threading.Thread, dict[Hashable, _Piece]] = {}
+        self._prober: threading.Thread | None = None
+        self._replaced = 0
         self._closed = False
         self._shut = ""  # why nothing is taken now; empty: it is
         self._behind = False  # what comes live is owed
@@ -236,6 +242,7 @@ class Engine:
         though not for long, so that the sink gets all in order."""
         now = time.monotonic()
         with self._lock:
+            self._replace_the_hung(now)
             if self._behind:
                 little = not self._live and left <= self._pace.per_second
                 self._little_since = min(self._little_since, now) if little else math.inf
@@ -340,6 +347,22 @@ class Engine:
             thread.start()
             self._threads.append(thread)
         self._work.notify_all()
+
+    def _replace_the_hung(self, now: float) -> None:
+        """A sink's bug may keep a sender for ever: another one takes its place, a few times."""
+        for thread, back_by in list(self._back_by.items()):
+            if now < back_by or self._replaced == _MOST_REPLACED:
+                continue
+            self._replaced += 1
+            name = self.sink.name
+            logger.warning("sink %s: a call never came back; its sender is replaced", name)
+            self._threads.remove(thread)
+            del self._back_by[thread]
+            if self._prober is thread:
+                self._probing, self._prober = False, None
+            for chunk, parcels in self._unconfirmed.pop(thread, {}).values():
+                self._confirmed(chunk, parcels, Retry("the sender of this never came back"))
+            self._call_sender()
 
     def _wait(self, done: Callable[[], bool], until: float, give_up: bool) -> bool:
         """Wait until `done`, at most until then; whether it is. What is overdue is given up, and
@@ -472,23 +495,31 @@ class Engine:
     def _serve(self) -> None:
         """One sender's life. The connection is its own, and never leaves the thread."""
         line = Line(self.sink)
-        pending: dict[Hashable, _Piece] = {}
+        me = threading.current_thread()
+        pending = self._unconfirmed.setdefault(me, {})
         idle_at: float | None = None
         confirm_at: float | None = None
         while (task := self._next(idle_at, confirm_at)) != "end":
+            self._back_by[me] = time.monotonic() + self._timeout + _OVERDUE
             if task == "idle":
                 after = line.idle()
                 idle_at = None if after is None else time.monotonic() + after
             elif task == "probe":
                 self._probe()
             elif task == "confirm":
-                for handle, verdict in line.confirm(self._timeout).items():
+                verdicts = line.confirm(self._timeout)
+                if self._was_replaced(me):
+                    break
+                for handle, verdict in verdicts.items():
                     if handle in pending and not isinstance(verdict, Pending):
                         self._confirmed(*pending.pop(handle), verdict)
                 confirm_at = time.monotonic() + _CONFIRM
             else:
                 chunk, parcels, timeout = task
                 verdict = line.send([parcel.payload for parcel in parcels], timeout)
+                if self._was_replaced(me):
+                    self._judge_safely(chunk, parcels, verdict)  # late, if it says anything
+                    break
                 idle_at = time.monotonic()
                 if isinstance(verdict, Pending) and verdict.handle not in pending:
                     pending[verdict.handle] = chunk, parcels
@@ -496,6 +527,8 @@ class Engine:
                     self._taken_for_now(chunk, parcels)
                 else:
                     self._judge_safely(chunk, parcels, verdict)
+            if self._was_replaced(me):
+                break
             if not line.open:
                 for chunk, parcels in pending.values():
                     lost = Retry("the connection ended before this was confirmed")
@@ -504,6 +537,11 @@ class Engine:
             if not pending:
                 confirm_at = None
         line.close()
+
+    def _was_replaced(self, thread: threading.Thread) -> bool:
+        with self._lock:
+            self._back_by.pop(thread, None)
+            return thread not in self._threads
 
     def _next(self, idle_at: float | None, confirm_at: float | None) -> _Task:
         """What to do now; waits for it without spinning."""
@@ -518,7 +556,7 @@ class Engine:
                 if self._circuit.open:
                     if not self._probing:
                         if now >= self._circuit.probe_at:
-                            self._probing = True
+                            self._probing, self._prober = True, threading.current_thread()
                             return "probe"
                         wake = _earliest(wake, self._circuit.probe_at)
                 else:
@@ -573,6 +611,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever a sink raises, it is not back
             reason = describe(error)
         with self._lock:
+            if self._prober is not threading.current_thread():
+                return  # it came back, but was replaced
             self._probing = False
             if reason is not None:
                 self._circuit.trip(reason)

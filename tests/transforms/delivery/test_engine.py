@@ -473,6 +473,36 @@ class TestPatience:
         assert [p.outcome for p in sent] == [Outcome.OWED] * 10
         assert (engine.status().owed, engine.status().delivered) == (10, 0)
 
+    @pytest.mark.parametrize("where", ["send", "probe"])
+    def test_a_sender_that_never_comes_back_is_replaced(self, make, monkeypatch, where):
+        monkeypatch.setattr("transforms.delivery.engine._OVERDUE", 0.1)
+        release, hung = threading.Event(), threading.Event()
+
+        def hang_once() -> None:
+            if not hung.is_set():
+                hung.set()
+                release.wait(10)
+
+        def answer(payloads: Sequence[bytes]) -> Verdict:
+            if where == "send":
+                hang_once()
+            return Accepted() if hung.is_set() else Stop("not now")
+
+        sink = Scripted(answer, patience=0.1, timeout=0.1)
+        if where == "probe":
+            monkeypatch.setattr(sink, "probe", lambda timeout: hang_once())
+        engine = make(sink, cool_down=(0.01, 0.02))
+        assert deliver(engine, parcels(1)) == [Outcome.OWED]
+        assert hung.wait(5)
+
+        def through() -> bool:
+            engine.nearly_paid(1)  # as the payer does, twice a second
+            return deliver(engine, parcels(1)) == [Outcome.DELIVERED]
+
+        eventually(through)
+        release.set()
+        eventually(lambda: deliver(engine, parcels(1)) == [Outcome.DELIVERED])
+
     def test_it_comes_back_after_a_request_that_hung(self, make):
         release = threading.Event()
         sink = Scripted(lambda _: (release.wait(5), Accepted())[1], patience=0.1)
