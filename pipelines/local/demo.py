@@ -29,6 +29,7 @@ from pipelines.report import (
     dead_table,
     drift_table,
     sinks_table,
+    write_reports,
 )
 from pipelines.run import Run
 from pipelines.settings import load
@@ -229,6 +230,7 @@ def _show(
     if len(rows) > _MOST_ROWS:
         console.print(f"… and {len(rows) - _MOST_ROWS} more")
     # The folder on a line of its own: a table would break it where the terminal is narrow.
+    page = write_reports(run.settings, run.store)
     console.print(Text(f"\nwhere it lies: {folder}"), soft_wrap=True)
     where = Table(show_header=False, box=None)
     for path, what in (
@@ -237,6 +239,7 @@ def _show(
         ("archive/", "every alert, as NDJSON"),
         ("digests/", "the digests"),
         ("state/", "accounts, checkpoints, dead letters with their original bytes"),
+        (str(page.relative_to(folder)), "the account as a page"),
     ):
         where.add_row(path, what)
     console.print(where)

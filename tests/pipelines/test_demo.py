@@ -83,6 +83,8 @@ class TestMadeUpEvents:
         for name in ("settings.yaml", "received/", "archive/", "digests/", "state/"):
             assert f" {name} " in where
             assert (folder / name).exists()
+        page = re.search(r"(state/reports/\S+\.html) +the account as a page", where)
+        assert page and "Nothing is lost" in (folder / page[1]).read_text()
 
     def test_what_it_writes_is_its_owner_s_alone(self, tmp_path: Path) -> None:
         code, _ = shown(tmp_path)
