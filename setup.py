@@ -13,12 +13,18 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["pipelines*", "transforms*", "schemas*"]),
-    package_data={"schemas": ["py.typed"], "transforms": ["py.typed", "shapes.json"]},
+    package_data={
+        "schemas": ["py.typed"],
+        "transforms": ["py.typed", "shapes.json"],
+        "pipelines": ["report/page.html"],
+    },
     install_requires=[
         "apache-beam[azure]==2.77.0",
         "azure-eventhub==5.15.1",  # its private parts are used: transforms/read/sdk.py
         "azure-identity>=1.27,<2",
+        "azure-storage-blob>=12.20,<13",
         "fastavro>=1.10,<2",
+        "jinja2>=3.1.6,<4",
         "msgspec>=0.22,<0.23",
         "pydantic>=2.14,<3",
         "rich>=15,<16",
@@ -30,6 +36,7 @@ setup(
         "gs": ["google-cloud-storage>=3,<4"],
         "s3": ["boto3>=1.40,<2"],  # the file sink's s3://
         "dev": [
+            "azure-eventhub-checkpointstoreblob==1.2.0",
             "boto3",
             "confluent-kafka",
             "cryptography",  # test certificates

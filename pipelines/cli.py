@@ -9,9 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from pipelines.commands.dead import dead
 from pipelines.commands.demo import demo
 from pipelines.commands.explain import explain
 from pipelines.commands.hub import hub, publish
+from pipelines.commands.owed import owed
 from pipelines.commands.redeliver import redeliver
 from pipelines.commands.report import report
 from pipelines.commands.run import run
@@ -71,6 +73,8 @@ app.command(rich_help_panel=_RUN)(run)
 app.command(rich_help_panel=_RUN)(redeliver)
 app.command(rich_help_panel=_LOOK)(status)
 app.command(rich_help_panel=_LOOK)(report)
+app.add_typer(owed, name="owed", rich_help_panel=_LOOK)
+app.add_typer(dead, name="dead", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_SETTINGS)(validate)
 app.add_typer(sinks, name="sinks", rich_help_panel=_SETTINGS)

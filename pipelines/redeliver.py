@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -18,11 +18,15 @@ from pipelines.runners import Choice, choose
 from pipelines.settings import Settings
 from schemas.alert import Subscription
 from transforms.delivery.engines import close_all
+from transforms.digests_owed import digests_aside
 from transforms.enrich import load_subscriptions
-from transforms.owed import debts
+from transforms.orders import carry_out
+from transforms.owed import debts, sums, void_letters
 from transforms.read.event_hubs import ReadEventHubs
 from transforms.read.payer import Debts, close_payer, payer
 from transforms.read.reader import close_session
+from transforms.restart import resume
+from transforms.sinks.base import Sink
 from transforms.state_store import StateStore, StateStoreError
 
 __all__ = ["Paid", "RedeliverError", "owed_to", "pay", "redeliver"]
@@ -35,22 +39,20 @@ class RedeliverError(Exception):
 
 
 class Paid(NamedTuple):
-    """What became of the debts to one sink, in records."""
+    """What became of the debts to one sink, in records. paid: delivered; others are dead."""
 
     sink: str
     owed: int
     left: int
-
-    @property
-    def paid(self) -> int:
-        return self.owed - self.left
+    paid: int
 
 
 def owed_to(settings: Settings, sinks: Iterable[str], until_paid: bool = False) -> Debts:
     """Whom of the settings' sinks to pay, and how their sources are reached."""
     access = {entry.name: entry.event_hubs for entry in settings.sources}
     names = tuple(sink for sink in sinks if sink != DIGESTS)
-    return Debts(StateStore(str(settings.state)), names, access, until_paid)
+    digests: tuple[Sink[Any], ...] = tuple(s.build() for s in settings.sinks if s.send == "digests")
+    return Debts(StateStore(str(settings.state)), names, access, until_paid, digests)
 
 
 def pay(
@@ -62,9 +64,13 @@ def pay(
     say: Callable[[str], None],
 ) -> None:
     """Pay these sinks, until nothing is owed that can be paid now. Says what cannot: it stays
-    owed."""
+    owed, unless the hub has it no more."""
     about = owed_to(settings, sinks, until_paid=True)
-    if not any(_left(about.store, sink) for sink in about.sinks):
+    void_letters(about.store, about.sinks)
+    carry_out(about.store)  # what was ordered, and not done
+    if not any(_left(about.store, sink) for sink in about.sinks) and not any(
+        digests_aside(about.store, sink.name) for sink in about.digests
+    ):
         return
     pipeline = beam.Pipeline(runner=runner.runner)
     forward(pipeline, ReadEventHubs(run, [], about), settings, subscriptions, run)
@@ -73,14 +79,21 @@ def pay(
         if paying := payer(run):
             for name, problem in paying.problems.items():
                 say(f"{name}: {problem}")
-            for name, count in paying.gone.items():
-                if count:
-                    say(
-                        f"{name}: {count:,} records are gone from the hub, which keeps events only "
-                        "for so long: they stay owed"
-                    )
+            for name, count in paying.written_off.items():
+                say(
+                    f"{name}: {count:,} records are gone from the hub, which keeps events only "
+                    "for so long: they are written off, see `alertbeam dead list`"
+                )
+            for name, count in paying.beyond.items():
+                say(
+                    f"{name}: {count:,} records lie beyond the hub's last event: was it made anew? "
+                    f"They stay owed until `alertbeam owed drop {name}`"
+                )
     finally:
         close_payer(run)
+        for sink in about.digests:
+            if left := len(digests_aside(about.store, sink.name)):
+                say(f"{sink.name}: {left:,} digests are still set aside")
 
 
 def redeliver(
@@ -100,7 +113,9 @@ def redeliver(
     run = uuid.uuid4().hex
     try:
         with store.lock("run"):
+            resume(store)
             owed = {name: _left(store, name) for name in names}
+            before = {name: sums(store, name).delivered for name in names}
             _say_what_has_no_source(settings, names, say)
             over = threading.Event()
             teller = threading.Thread(target=_tell, args=(store, owed, say, over), daemon=True)
@@ -117,7 +132,10 @@ def redeliver(
             "`alertbeam run` works in this state folder, and pays what is owed by itself as soon "
             "as the sink takes it: `alertbeam status` shows how that goes"
         ) from error
-    return [Paid(name, owed[name], _left(store, name)) for name in names]
+    return [
+        Paid(name, owed[name], _left(store, name), sums(store, name).delivered - before[name])
+        for name in names
+    ]
 
 
 def _left(store: StateStore, sink: str) -> int:

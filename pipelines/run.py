@@ -34,6 +34,7 @@ from transforms.delivery.line import printable
 from transforms.delivery.parcel import Status
 from transforms.drift import close as close_watch
 from transforms.enrich import load_subscriptions
+from transforms.owed import void_letters
 from transforms.read.event_hubs import ReadEventHubs, warm_up, warming
 from transforms.read.payer import close_payer, payer
 from transforms.read.reader import PartitionStatus, close_session, session
@@ -114,6 +115,7 @@ class Run:
         self._number = self._next_number()
         try:
             self._hubs.look(first=True)
+            void_letters(self.store, self._sinks)
             if not self._until_caught_up:
                 threading.Thread(target=self._keep_listing, daemon=True).start()
             hubs = {entry.name: entry.event_hubs for entry in self.settings.sources}

@@ -62,6 +62,7 @@ class Batch(msgspec.Struct, array_like=True):
     wanted: the records that this batch is about, where it pays a debt; None: all.
     offset: the hub's own position of event `last`, as checkpoints of its SDK hold it; "" where it
         is not known.
+    retried: it is of dead letters: all that one holds now shares its address, and is routed.
     """
 
     origin: Origin
@@ -71,6 +72,7 @@ class Batch(msgspec.Struct, array_like=True):
     records: list[Record]
     wanted: list[Run] | None = None
     offset: str = ""
+    retried: bool = False
 
 
 class AlertBatch(msgspec.Struct, array_like=True):
@@ -84,3 +86,4 @@ class AlertBatch(msgspec.Struct, array_like=True):
     alerts: list[Alert]
     dropped: list[Dropped]
     offset: str = ""
+    retried: bool = False

@@ -141,17 +141,20 @@ class Ledger(msgspec.Struct):
 class Payment(msgspec.Struct):
     """How records ended that were owed: several receipts' together.
 
-    last: the highest event that they were about; enqueued_ms: of the youngest alert.
+    last: the highest event that they were about; enqueued_ms: of the youngest alert. not_routed:
+        dead letters that were tried again, and which the sink does not want.
     """
 
     delivered: list[Run] = []
     dead: list[Run] = []
     last: int = -1
     enqueued_ms: int = 0
+    not_routed: list[Run] = []
 
     def add(self, receipt: Receipt) -> None:
         self.delivered.extend(receipt.delivered)
         self.dead.extend(receipt.dead)
+        self.not_routed.extend(receipt.not_routed)
         self.last = max(self.last, receipt.last)
         self.enqueued_ms = max(self.enqueued_ms, receipt.enqueued_ms)
 

@@ -55,8 +55,8 @@ class Receipt(msgspec.Struct, array_like=True):
     enqueued_ms: of the youngest alert in it; 0 if it held none.
     since_ms: enqueued time of the oldest alert that is owed; 0: not known, or none is.
     offset: the hub's own position of event `last`; "" where it is not known.
-    only: set when the batch paid what was owed: then no position moves, and `delivered` and
-        `dead` are the records that ended now.
+    only: set when the batch paid what was owed: then no position moves, and `delivered`, `dead`
+        and `not_routed` (dead letters that were tried again) are the records that ended now.
     """
 
     source: str
@@ -73,3 +73,4 @@ class Receipt(msgspec.Struct, array_like=True):
     dead: list[Run] = []
     since_ms: int = 0
     offset: str = ""
+    not_routed: list[Run] = []

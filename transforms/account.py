@@ -144,7 +144,7 @@ class _Account(beam.DoFn):
         receipt = element[1]
         origin = Origin(receipt.source, receipt.partition)
         if receipt.only is not None:
-            if receipt.delivered or receipt.dead:
+            if receipt.delivered or receipt.dead or receipt.not_routed:
                 self._paid.setdefault(origin, Payment()).add(receipt)
             return
         packed = cell.read()

@@ -5,6 +5,8 @@ What came is kept byte for byte in `raw`, but for secrets, which are masked, and
 
 from __future__ import annotations
 
+import msgspec
+
 from schemas.alert import Alert
 from schemas.batch import AlertBatch, Batch, Dropped
 from schemas.dead_letter import DeadLetter
@@ -14,7 +16,7 @@ from schemas.receipt import Outcome
 from schemas.repairs import Repaired
 from schemas.wrappers import BLANKS, Refusal, unwrap
 
-__all__ = ["parse_batch"]
+__all__ = ["parse_again", "parse_batch"]
 
 _STEP = "parse"
 
@@ -56,6 +58,28 @@ def parse_batch(batch: Batch, masking: bool = True) -> tuple[AlertBatch, list[De
     parsed = AlertBatch(
         batch.origin, batch.first, batch.last, batch.only, size, alerts, dropped, batch.offset
     )
+    return parsed, dead
+
+
+def parse_again(batch: Batch, masking: bool = True) -> tuple[AlertBatch, list[DeadLetter]]:
+    """A batch of dead letters as `parse_batch` gives it, but for addresses: however many records
+    a letter holds by now, all have its own, as only that was ever counted. One that is refused
+    makes it dead, whole."""
+    alerts: list[Alert] = []
+    dead: list[DeadLetter] = []
+    for letter in batch.records:
+        found, refused = parse_batch(msgspec.structs.replace(batch, records=[letter]), masking)
+        for alert in found.alerts:
+            alert.index = letter.index
+        alerts += found.alerts
+        for one in refused[:1]:
+            one.index, one.body = letter.index, letter.body
+            dead.append(one)
+    dropped = [Dropped(one.sequence, one.index, Outcome.DEAD) for one in dead]
+    parsed = AlertBatch(
+        batch.origin, batch.first, batch.last, batch.only, len(alerts) + len(dead), alerts,
+        dropped, batch.offset, batch.retried,
+    )  # fmt: skip
     return parsed, dead
 
 

@@ -270,10 +270,14 @@ def route_batch(batch: AlertBatch, sink: str, predicate: Predicate) -> AlertBatc
     """`batch` as `sink` gets it; the alerts it does not want are dropped as not routed.
 
     None if the batch is addressed to another sink, or to nobody. One that is addressed to this
-    sink passes whole: it was routed when it became owed. `batch` itself is left as it is.
+    sink passes whole: it was routed when it became owed, unless it is of dead letters. `batch`
+    itself is left as it is.
     """
     if batch.only is not None:
-        return batch if batch.only == sink else None
+        if batch.only != sink:
+            return None
+        if not batch.retried:
+            return batch
     wanted: list[Alert] = []
     dropped = list(batch.dropped)
     for alert in batch.alerts:
@@ -282,5 +286,6 @@ def route_batch(batch: AlertBatch, sink: str, predicate: Predicate) -> AlertBatc
         else:
             dropped.append(Dropped(alert.sequence, alert.index, Outcome.NOT_ROUTED))
     return AlertBatch(
-        batch.origin, batch.first, batch.last, None, batch.size, wanted, dropped, batch.offset
-    )
+        batch.origin, batch.first, batch.last, batch.only, batch.size, wanted, dropped,
+        batch.offset, batch.retried,
+    )  # fmt: skip

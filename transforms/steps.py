@@ -29,7 +29,7 @@ from transforms.dead_letters import write_dead_letters
 from transforms.digest import Tally, add, digest, digest_key, merge
 from transforms.drift import watch
 from transforms.enrich import enrich_batch
-from transforms.parse import parse_batch
+from transforms.parse import parse_again, parse_batch
 from transforms.route import Where, compile_where, route_batch
 from transforms.state_store import StateStore
 
@@ -68,7 +68,8 @@ class _Parse(beam.DoFn):
         self._letters: list[DeadLetter] = []
 
     def process(self, batch: Batch) -> Iterator[AlertBatch]:
-        parsed, letters = parse_batch(batch, self._masking)
+        parse = parse_again if batch.retried else parse_batch
+        parsed, letters = parse(batch, self._masking)
         if batch.wanted is not None:
             parsed, letters = _only_wanted(batch, parsed, letters)
         if batch.only not in (NOBODY, TO_DIGESTS):  # else they were written when it came first
@@ -108,6 +109,8 @@ def _only_wanted(
     alerts = [alert for alert in parsed.alerts if (alert.sequence, alert.index) in wanted]
     lost = wanted - {(alert.sequence, alert.index) for alert in alerts}
     dead = {(letter.sequence, letter.index): letter for letter in letters}
+    if batch.retried:  # a letter may hold some that are understood, and some that are not
+        lost |= wanted & dead.keys()
     at_all = {record.sequence: record for record in batch.records}
     step = batch.only or "parse"  # only the sink that it was owed to lost it
     found = [

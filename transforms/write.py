@@ -21,7 +21,7 @@ from schemas.alert import Alert
 from schemas.batch import AlertBatch, Origin
 from schemas.dead_letter import DeadLetter
 from schemas.receipt import Outcome, Outcomes, Receipt
-from schemas.runs import Run, runs
+from schemas.runs import Run, runs, subtract
 from transforms import coders
 from transforms.account import settled
 from transforms.dead_letters import write_dead_letters
@@ -79,6 +79,11 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
         return runs((r.sequence, r.index) for way in ways for r in way if r.outcome is outcome)
 
     paying = batch.only is not None
+    owed, dead = ended(Outcome.OWED), ended(Outcome.DEAD) if paying else []
+    delivered = ended(Outcome.DELIVERED) if paying else []
+    if batch.retried:  # records of one letter share its address: it ends as the worst of them
+        dead = subtract(dead, owed)
+        delivered = subtract(subtract(delivered, owed), dead)
     outcomes = Outcomes(*counts)
     if after >= batch.first:  # not from `size`: that is the whole batch's, and this may be a part
         outcomes.earlier = sum(alert.sequence <= after for alert in batch.alerts)
@@ -91,15 +96,16 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
         batch.last,
         batch.size,
         outcomes,
-        ended(Outcome.OWED),
+        owed,
         max((alert.enqueued_ms for alert in batch.alerts), default=0),
         batch.only,
-        ended(Outcome.DELIVERED) if paying else [],
-        ended(Outcome.DEAD) if paying else [],
+        delivered,
+        dead,
         min((p.alert.enqueued_ms for p in sent if p.alert and p.outcome is Outcome.OWED), default=0)
         if outcomes.owed
         else 0,
         batch.offset,
+        subtract(ended(Outcome.NOT_ROUTED), (*owed, *dead, *delivered)) if batch.retried else [],
     )
 
 
@@ -188,7 +194,8 @@ class _Write(_ToSink):
         for sent in ended:
             said = receipt(self._sink.name, *sent)
             if said.only is not None and (paying := payer(self._run)):
-                paying.done(said.only, sent.batch.origin, said.delivered + said.dead, said.owed)
+                ended_now = said.delivered + said.dead + said.not_routed
+                paying.done(said.only, sent.batch.origin, ended_now, said.owed)
             yield WindowedValue(said, MIN_TIMESTAMP, [GlobalWindow()])
 
 

@@ -60,7 +60,8 @@ def accounts_of(store: StateStore, sinks: Iterable[str]) -> list[SinkAccount]:
         for entry in settled(store, sink).values():
             records += entry.records
             outcomes += entry.outcomes
-        outcomes.owed -= paid.delivered + paid.dead
+        outcomes.owed -= paid.delivered + paid.dead + paid.not_routed
+        outcomes.not_routed += paid.not_routed
         outcomes.delivered += paid.delivered
         outcomes.dead += paid.dead
         said = status.get("sinks", {}).get(sink, {})
@@ -111,6 +112,7 @@ class Owed(msgspec.Struct):
     since_ms: int = 0
     delivered: int = 0
     dead: int = 0
+    not_routed: int = 0
 
     @property
     def count(self) -> int:
@@ -122,12 +124,14 @@ class _Segment(msgspec.Struct):
     since_ms: int = 0
     delivered: int = 0
     dead: int = 0
+    not_routed: int = 0
 
 
 class _Paid(msgspec.Struct):
     delivered: int = 0
     dead: int = 0
     closed: list[int] = []
+    not_routed: int = 0
 
 
 _SEGMENT = msgspec.json.Decoder(_Segment)
@@ -141,7 +145,7 @@ def owed_of(store: StateStore, sink: str, origin: Origin, position: int) -> Owed
     read = [(int(path.rpartition("/")[2].removesuffix(".json")), store.get(path)) for path in paths]
     # After the segments: one may close meanwhile, and counts once.
     paid = _PAID.decode(store.get(place("paid", sink, *names, f"{origin.partition}.json")) or b"{}")
-    found = Owed([], 0, paid.delivered, paid.dead)
+    found = Owed([], 0, paid.delivered, paid.dead, paid.not_routed)
     for first, data in read:
         if data is None or first in paid.closed:
             continue
@@ -150,6 +154,7 @@ def owed_of(store: StateStore, sink: str, origin: Origin, position: int) -> Owed
         found.runs += left
         found.delivered += segment.delivered
         found.dead += segment.dead
+        found.not_routed += segment.not_routed
         if left and segment.since_ms:
             found.since_ms = min(found.since_ms or segment.since_ms, segment.since_ms)
     return found

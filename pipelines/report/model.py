@@ -15,7 +15,7 @@ from importlib.metadata import version
 import msgspec
 
 from pipelines.forward import accounts
-from pipelines.report.accounts import Standing, is_running, owed_of, standings
+from pipelines.report.accounts import Owed, Standing, is_running, owed_of, standings
 from pipelines.report.verify import Verification, never_read, receipt_faults
 from pipelines.settings import Settings, SourceEntry
 from schemas.batch import Origin
@@ -226,9 +226,7 @@ def report(
             origins.add(origin)
             _count(spans, minutes[name])
             paid = owed_of(store, name, origin, stored.position)
-            partitions.append(
-                _partition(store, name, origin, stored, spans, (paid.delivered, paid.dead))
-            )
+            partitions.append(_partition(store, name, origin, stored, spans, paid))
             if paid.runs:
                 owed.append(_debt(store, name, origin, paid.runs, paid.since_ms, access, now))
         sinks.append(_sink(name, kinds.get(name, ""), name in configured, partitions))
@@ -287,14 +285,14 @@ def _partition(
     origin: Origin,
     stored: Settled,
     spans: list[Span],
-    paid: tuple[int, int],
+    paid: Owed,
 ) -> PartitionAccount:
     missing = never_read(store, sink, origin)
     counts = Counts.of(stored.records, stored.outcomes)
-    delivered, dead = paid
-    counts.delivered += delivered
-    counts.dead += dead
-    counts.owed -= delivered + dead
+    counts.delivered += paid.delivered
+    counts.not_routed += paid.not_routed
+    counts.dead += paid.dead
+    counts.owed -= paid.delivered + paid.dead + paid.not_routed
     faults = receipt_faults(stored, spans, missing)
     if counts.unaccounted:
         faults.insert(0, _unaccounted(counts.unaccounted))

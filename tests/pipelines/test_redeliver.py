@@ -16,6 +16,7 @@ from pipelines.local.receivers import Poison, Slow
 from pipelines.report import read_status
 from schemas.kinds import understand
 from tests.site import HUB, SINKS, SOURCES, Site, alerts, wait_for
+from transforms.dead_letters import read_dead_letters
 from transforms.owed import aside_of, debts
 from transforms.read import payer as payer_module
 
@@ -235,7 +236,7 @@ class TestOneSinkOfSeveral:
 
 
 class TestWhatCannotBePaid:
-    def test_what_retention_has_ended_stays_owed(self, tmp_path: Path) -> None:
+    def test_what_retention_has_ended_is_written_off(self, tmp_path: Path) -> None:
         now = [1_700_000_000_000]
         with Site(
             tmp_path, partitions=2, retention=Retention(seconds=60), clock=lambda: now[0]
@@ -254,17 +255,25 @@ class TestWhatCannotBePaid:
             site.hec.accept()
             began = time.monotonic()
             code, output = redeliver(site)
-            assert code == 1
+            assert code == 0
             assert time.monotonic() - began < 10, "it waited for what cannot come"
             told = output.splitlines()
             assert (
                 "splunk: 10 records are gone from the hub, which keeps events only for so long: "
-                "they stay owed"
+                "they are written off, see `alertbeam dead list`"
             ) in told
-            assert "splunk: 10 of 17 records are still owed" in told
+            assert "splunk: nothing is owed; 7 records were paid now" in told
             assert Counter(site.hec.ids()) == Counter([*kept])
-            assert site.accounts()["splunk"].outcomes.owed == 10
+            outcomes = site.accounts()["splunk"].outcomes
+            assert (outcomes.owed, outcomes.dead, outcomes.delivered) == (0, 10, 7)
             assert site.accounts()["splunk"].holds
+            letters = [*read_dead_letters(site.store)]
+            assert {(one.partition, one.sequence) for one in letters} == {
+                *(("0", n) for n in range(4)), *(("1", n) for n in range(6))
+            }  # fmt: skip
+            assert {(one.step, one.body) for one in letters} == {("splunk", b"")}
+            assert redeliver(site)[0] == 0
+            assert site.accounts()["splunk"].outcomes == outcomes
 
     def test_what_is_set_aside_before_the_hub_forgets_it_is_paid_from_there(
         self, tmp_path: Path
@@ -334,3 +343,21 @@ def test_digests_do_not_count_what_is_paid(site: Site) -> None:
     assert code == 0, output
     assert set(site.hec.ids()) == sent.wanted
     assert site.archived("digests") == before
+
+
+def test_digests_that_a_sink_refused_are_paid_when_it_takes_them(site: Site) -> None:
+    sinks = SINKS.replace("name: splunk", "name: splunk\n    send: digests")
+    more = "digests:\n  - {name: a, window: {fixed: 1d}, early: 30}\n"
+    site.write(sinks=sinks, more=more, patience=0.4)
+    site.hec.refuse()
+    site.hub.publish(HUB, alerts(9).values(), partition=0)
+    site.catch_up()
+    set_aside = len([*site.store.list("aside/digests/splunk")])
+    assert set_aside
+    code, output = redeliver(site)
+    assert f"splunk: {set_aside} digests are still set aside" in output.splitlines()
+    site.hec.accept()
+    code, output = redeliver(site)
+    assert code == 0, output
+    assert not [*site.store.list("aside/digests")]
+    assert site.hec.received == set_aside

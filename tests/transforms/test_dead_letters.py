@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from schemas.dead_letter import DeadLetter
 from transforms.capture import CAPTURE_SCHEMA
-from transforms.dead_letters import read_dead_letters, write_dead_letters
+from transforms.dead_letters import (
+    amend,
+    read_dead_letters,
+    refused_again,
+    strike,
+    write_dead_letters,
+)
 from transforms.state_store import StateStore
 
 SOURCE = "contoso.servicebus.windows.net/defender/$Default"
@@ -196,3 +202,67 @@ def test_a_file_that_is_deleted_while_reading_is_passed_over(
 def test_no_letters_no_file(store: StateStore) -> None:
     write_dead_letters(store, [])
     assert list(read_dead_letters(store)) == []
+
+
+def test_letters_of_several_minutes_lie_in_the_folder_of_their_own(store: StateStore) -> None:
+    write_dead_letters(store, [letter(1), letter(2, enqueued_ms=AT + 60_000)])
+    assert [path.split("/")[-2] for path in store.list("dead")] == ["13", "14"]
+
+
+def test_an_id_is_the_letters_own_whatever_its_reason(store: StateStore) -> None:
+    found = [letter(), letter(index=1), letter(step="siem"), letter(partition="4"), letter(2)]
+    assert len({one.id for one in found}) == len(found)
+    assert letter(reason="other", body=b"", attempts=3).id == letter().id
+
+
+@settings(max_examples=50)
+@given(st.sets(st.integers(0, 12)), st.lists(st.sets(st.integers(0, 12)), max_size=4))
+def test_what_is_struck_is_gone_from_every_portion_and_nothing_else(
+    struck: set[int], portions: list[set[int]]
+) -> None:
+    def at(n: int) -> DeadLetter:
+        return letter(n, enqueued_ms=AT + n * 20_000)
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = StateStore(folder)
+        for portion in portions:
+            write_dead_letters(store, map(at, sorted(portion)))
+        strike(store, map(at, struck))
+        strike(store, map(at, struck))
+        left = sorted(set[int]().union(*portions) - struck)
+        assert sorted(one.sequence for one in read_dead_letters(store)) == left
+        assert bool(left) == bool([*store.list("dead")])
+
+
+def test_a_file_that_some_were_struck_from_is_not_replaced_by_others(store: StateStore) -> None:
+    """Their range is the same: 5 to 9."""
+    write_dead_letters(store, [letter(n) for n in (5, 7, 9)])
+    strike(store, [letter(5), letter(9)])
+    write_dead_letters(store, [letter(5), letter(9)])
+    assert sorted(one.sequence for one in read_dead_letters(store)) == [5, 7, 9]
+
+
+def test_one_that_is_refused_again_keeps_its_bytes_and_counts(store: StateStore) -> None:
+    old = letter(7, body=b"the whole event", attempts=1)
+    fresh = letter(7, body=b"a piece", reason="still too large")
+    write_dead_letters(store, [fresh, letter(8)])
+    for _ in range(2):  # said again after a crash
+        refused_again(store, [old])
+        found = {one.sequence: one for one in read_dead_letters(store)}
+        assert found[7] == letter(7, body=b"the whole event", reason="still too large", attempts=2)
+        assert found[8] == letter(8)
+
+
+def test_one_that_is_refused_again_and_has_no_letter_any_more_gets_it_back(
+    store: StateStore,
+) -> None:
+    refused_again(store, [letter(7)])
+    assert list(read_dead_letters(store)) == [letter(7, attempts=1)]
+
+
+def test_a_letter_is_amended_in_its_place(store: StateStore) -> None:
+    write_dead_letters(store, [letter(7), letter(8)])
+    before = list(store.list("dead"))
+    amend(store, [letter(7, reason="other", attempts=4), letter(9)])
+    assert list(store.list("dead")) == before
+    assert list(read_dead_letters(store)) == [letter(7, reason="other", attempts=4), letter(8)]

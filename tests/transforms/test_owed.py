@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.dead_letter import DeadLetter
 from schemas.ledger import Owing, Payment
 from schemas.receipt import Outcomes
 from schemas.runs import Run, clip, count, runs, subtract, union
 from transforms import owed
 from transforms.account import Settled
+from transforms.dead_letters import read_dead_letters, write_dead_letters
 from transforms.owed import (
     Sums,
     account_path,
@@ -28,7 +30,9 @@ from transforms.owed import (
     put_aside,
     sums,
     trim,
+    try_again,
     write,
+    write_off,
 )
 from transforms.state_store import StateStore
 
@@ -422,3 +426,102 @@ def test_what_is_set_aside_goes_when_no_sink_is_owed_any_of_it_nor_can_come_to_b
     drop_aside(store, sinks, SOURCE, "3")
     assert store.get(path) is None
     assert store.get(other) == b""
+
+
+# ------------------------------------------------------------------- what nobody will ever pay
+
+
+def letter(sequence: int, **fields: Any) -> DeadLetter:
+    fields = {"step": "siem", "reason": "no", "body": b"{}", **fields}
+    return DeadLetter(SOURCE, "3", sequence, 0, 60_000 * sequence, **fields)
+
+
+def test_what_is_written_off_is_dead_with_a_letter_each_however_often_it_is_said(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owed, "_AT_ONCE", 4)
+    owe(store, batch(0, 9), Owing(12, [Run(10, 12, 2)], 0))
+    for _ in range(2):
+        write_off(store, "siem", SOURCE, "3", [Run(3, 8, 0), Run(11, 11, 2)], "gone", 1_000)
+        assert open_runs(store) == [Run(0, 2, 0), Run(9, 9, 0), Run(10, 10, 2), Run(12, 12, 2)]
+        assert sums(store, "siem").dead == 7
+    found = {(one.sequence, one.index) for one in read_dead_letters(store)}
+    assert found == {*((n, 0) for n in range(3, 9)), (11, 2)}
+    assert {(one.step, one.reason, one.body) for one in read_dead_letters(store)} == {
+        ("siem", "gone", b"")
+    }
+
+
+# --------------------------------------------------------------- dead letters, tried once more
+
+
+def test_dead_letters_that_are_tried_again_are_owed_and_dead_less_once(store: StateStore) -> None:
+    settle(store, 20)
+    for _ in range(2):
+        try_again(store, "siem", [letter(3), letter(9)])
+        changed(store, "siem")
+        assert sums(store, "siem") == Sums(0, -2, 180_000)
+    (debt,) = debts(store, "siem")
+    assert debt.iou.owed == runs([(3, 0), (9, 0)])
+    assert owed.letters_of(store, debt.letters) == {(n, 0): letter(n) for n in (3, 9)}
+
+
+def test_what_comes_to_be_owed_meanwhile_has_segments_of_its_own(store: StateStore) -> None:
+    settle(store, 20)
+    try_again(store, "siem", [letter(3)])
+    owe(store, batch(21, 25))
+    found = [(bool(debt.letters), debt.iou.owed) for debt in debts(store, "siem", 1)]
+    assert found == [(False, [Run(21, 25, 0)]), (True, [Run(3, 3, 0)])]
+    pay(store, [Run(3, 3, 0), Run(21, 25, 0)])
+    assert sums(store, "siem") == Sums(6, -1, 0)
+    assert not objects(store, "owed") and not objects(store, "tried")
+
+
+def test_one_that_was_refused_before_a_crash_and_delivered_after_it_is_no_letter(
+    store: StateStore,
+) -> None:
+    settle(store, 20)
+    try_again(store, "siem", [letter(3)])
+    write_dead_letters(store, [letter(3, body=b"a piece")])  # and then no account was kept of it
+    pay(store, [Run(3, 3, 0)])
+    assert not [*read_dead_letters(store)]
+    assert sums(store, "siem") == Sums(1, -1, 0)
+
+
+def test_what_the_sink_does_not_want_is_counted_as_that(store: StateStore) -> None:
+    settle(store, 20)
+    try_again(store, "siem", [letter(3), letter(4)])
+    payment = Payment([Run(3, 3, 0)], not_routed=[Run(3, 4, 0)])
+    write(store, "siem", SOURCE, "3", (), payment)
+    changed(store, "siem")
+    assert sums(store, "siem") == Sums(1, -2, 0, 1)
+
+
+def test_cancelling_one_that_is_tried_again_leaves_the_letter_with_its_bytes(
+    store: StateStore,
+) -> None:
+    settle(store, 20)
+    try_again(store, "siem", [letter(3)])
+    write_off(store, "siem", SOURCE, "3", [Run(3, 3, 0)], "cancelled", 1)
+    (found,) = read_dead_letters(store)
+    assert (found.body, found.reason, found.step) == (b"{}", "cancelled", "siem")
+    assert sums(store, "siem") == Sums(0, 0, 0)
+
+
+def test_what_is_tried_again_needs_no_file_of_the_hubs_events(store: StateStore) -> None:
+    settle(store, 20)
+    put_aside(store, SOURCE, "3", 0, 9, b"")
+    try_again(store, "siem", [letter(3)])
+    changed(store, "siem")
+    drop_aside(store, ["siem"], SOURCE, "3")
+    assert not aside_of(store, SOURCE, "3")
+
+
+def test_letters_that_a_crash_left_of_what_is_owed_are_void_and_no_others(
+    store: StateStore,
+) -> None:
+    owe(store, batch(0, 9))
+    kept = [letter(4, step="parse"), letter(4, step="splunk"), letter(10)]
+    write_dead_letters(store, [letter(4), *kept])
+    owed.void_letters(store, ["siem", "splunk"])
+    assert sorted(one.key for one in read_dead_letters(store)) == sorted(one.key for one in kept)

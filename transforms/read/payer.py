@@ -6,7 +6,11 @@ them for the source, which hands them to the pipeline between live batches. `Wri
 they ended. What has no end yet is *in hand*, and never read twice.
 
 Before the hub forgets what is owed, its payload is set aside in the state store: one file for all
-sinks that miss it, in Capture's layout, until none is owed any of it.
+sinks that miss it, in Capture's layout, until none is owed any of it. What the hub forgot all the
+same is written off, a dead letter each.
+
+The same thread carries out what a person orders (`transforms/orders.py`), has dead letters tried
+again, whose bytes are in the state store, and pays the digests that are set aside.
 """
 
 from __future__ import annotations
@@ -15,19 +19,24 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from schemas.batch import Batch, Origin, Record
+from schemas.dead_letter import DeadLetter
 from schemas.runs import Run, addresses, clip, count, intersect, runs, subtract, union
 from transforms.capture import read_capture, row, write_capture
 from transforms.delivery.engine import Engine
-from transforms.delivery.engines import engines
-from transforms.owed import aside_of, debts, drop_aside, put_aside
+from transforms.delivery.engines import engine_for, engines
+from transforms.digests_owed import DigestsOwed
+from transforms.orders import carry_out
+from transforms.owed import aside_of, debts, drop_aside, letters_of, put_aside, write_off
 from transforms.read.access import EventHubsAccess
 from transforms.read.reader import HubReader, ReadSession, session
 from transforms.read.sdk import HubError, kept_sequences
+from transforms.sinks.base import Sink
 from transforms.state_store import StateStore, place, unplace
 
 __all__ = ["Debts", "Payer", "close_payer", "payer"]
@@ -50,22 +59,30 @@ _SILENCE_SECONDS = 3.0  # without an event that the hub should have
 _TAKES_NOTHING = 3  # payments one after another that a sink refused, until it is enough by hand
 _SEGMENTS = 3  # of what is owed of a partition that are looked at; each is up to 2,000 runs
 _UNSEEN = 500  # records in hand where the sink's engine is in another process
+_MISSES = 3  # readings without an event that the hub should have, until it is lost
 _ASIDE_SHARE = 0.5  # of the hub's retention, after which what is owed is set aside
 _ASIDE_BYTES = 4 * 1024 * 1024
 _ASIDE_BATCHES = 20  # before it is looked after the sinks again
 _ASIDE_LOOK_SECONDS = 30.0
+_PARTING_SECONDS = 1.0  # that digests on their way are waited for at the end
+_END = 2**62
 
 
 class Debts(NamedTuple):
     """Whom to pay, and from where: an element of the source, beside its partitions.
 
     until_paid: end once nothing is owed that can be paid now; otherwise only with the run.
+    digests: the sinks that take digests.
     """
 
     store: StateStore
     sinks: tuple[str, ...]
     access: Mapping[str, EventHubsAccess]  # by source
     until_paid: bool = False
+    digests: tuple[Sink[Any], ...] = ()
+
+
+_Letters = list[tuple[str, list[Run]]]  # dead letters that are tried again: files, and which of it
 
 
 class _Feed:
@@ -75,7 +92,10 @@ class _Feed:
         self.owed: list[Run] = []  # and neither in hand nor ended
         self.hand: list[Run] = []
         self.ended: list[Run] = []  # but struck out in the store perhaps only soon
-        self.gone: list[Run] = []  # the hub has it no more, nor was it set aside
+        self.letters: _Letters = []  # what of it does not lie in the hub
+        self.missing: list[Run] = []  # it did not come: the hub is to be asked why
+        self.misses = 0  # how often, although the hub should have it
+        self.beyond: list[Run] = []  # the hub's last event comes before it: it stays owed
         self.at_ms = 0  # enqueued time of what comes next, about
         self.quiet_since = time.monotonic()  # since when the hub brings nothing
 
@@ -98,6 +118,7 @@ class _Course:
         self._current: Origin | None = None
         self._wait_until = 0.0
         self._aside: tuple[str, dict[int, Record]] = ("", {})
+        self._tried: tuple[str, dict[tuple[int, int], DeadLetter]] = ("", {})
 
     @property
     def reading(self) -> bool:
@@ -114,19 +135,37 @@ class _Course:
         with self._lock:
             return sum(count(feed.owed) for feed in self.feeds.values())
 
+    @property
+    def missing(self) -> int:
+        """Records that did not come, and nobody knows yet why."""
+        with self._lock:
+            return sum(count(feed.missing) for feed in self.feeds.values())
+
+    @property
+    def beyond(self) -> int:
+        """Records that a hub cannot have: it has fewer events than that."""
+        with self._lock:
+            return sum(count(feed.beyond) for feed in self.feeds.values())
+
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
         self._session = self._current = None
 
-    def owes(self, found: Mapping[Origin, tuple[list[Run], int]]) -> None:
-        """Take over what the store says is owed, by origin, and since when (ms)."""
+    def owes(
+        self,
+        found: Mapping[Origin, tuple[list[Run], int]],
+        letters: Mapping[Origin, _Letters] = MappingProxyType({}),
+    ) -> None:
+        """Take over what the store says is owed, by origin, and since when (ms); and what of it
+        are dead letters."""
         with self._lock:
             for origin in {*found, *self.feeds}:
                 owed, since_ms = found.get(origin, ([], 0))
                 feed = self.feeds.setdefault(origin, _Feed())
                 feed.ended = intersect(feed.ended, owed)
-                known = union(union(feed.hand, feed.ended), feed.gone)
+                feed.letters = letters.get(origin, [])
+                known = union(union(feed.hand, feed.ended), union(feed.missing, feed.beyond))
                 if not feed.owed:
                     feed.at_ms = since_ms
                 feed.owed = subtract(owed, known)
@@ -166,14 +205,16 @@ class _Course:
         now = time.monotonic()
         if now < self._wait_until:
             return None
-        waiting = {o: f for o, f in self.feeds.items() if f.owed and o.source in self._access}
+        waiting = {o: f for o, f in self.feeds.items() if f.owed and self.within_reach(o, f)}
         order = sorted(waiting, key=lambda origin: waiting[origin].at_ms)
         at = self._current
         if at in waiting and waiting[at].at_ms <= waiting[order[0]].at_ms + _TURN_MS:
             order.remove(at)
             order.insert(0, at)
         for at in order[:_OPEN]:
-            while owed := waiting[at].owed:  # as it is now: what is put back is read another time
+            if batch := self._letters(at, most):
+                return batch
+            while owed := self._at_hub(at):  # as it is now: what is put back is read another time
                 try:
                     records, last = self._records(at, owed, max(1, min(most, _BATCH_EVENTS)))
                 except HubError as error:
@@ -186,6 +227,84 @@ class _Course:
                 if batch := self._batch(at, clip(owed, 0, last), records, last):
                     return batch  # else those were between what is owed
         return None
+
+    def within_reach(self, at: Origin, feed: _Feed) -> bool:
+        """Whether it is known where any of it lies."""
+        return at.source in self._access or bool(feed.letters)
+
+    def _at_hub(self, at: Origin) -> list[Run]:
+        feed = self.feeds[at]
+        if at.source not in self._access or not feed.letters:
+            return feed.owed if at.source in self._access else []
+        return subtract(feed.owed, (run for _, letters in feed.letters for run in letters))
+
+    def _letters(self, at: Origin, most: int) -> Batch | None:
+        """Dead letters that are tried again, of one file."""
+        feed = self.feeds[at]
+        for path, owed in feed.letters:
+            wanted = intersect(owed, feed.owed)
+            if wanted and self._tried[0] != path:
+                self._tried = path, letters_of(self._store, path)
+            known = self._tried[1]
+            chosen = itertools.islice(addresses(wanted), max(1, min(most, _BATCH_EVENTS)))
+            found = [known[each] for each in chosen if each in known]
+            if not found:
+                continue  # all of it ended by now
+            meant = runs((letter.sequence, letter.index) for letter in found)
+            with self._lock:
+                feed.owed = subtract(feed.owed, meant)
+                feed.hand = union(feed.hand, meant)
+            records = [Record(e.sequence, e.index, e.enqueued_ms, e.body) for e in found]
+            first, last = records[0].sequence, records[-1].sequence
+            return Batch(at, first, last, self.sink, records, meant, retried=True)
+        return None
+
+    def lost(self) -> tuple[Origin, list[Run], str] | None:
+        """What of one partition surely cannot be paid, and why: the hub says so, and it was not
+        set aside. It is in hand then. What the hub says it has is read again, some times."""
+        now = time.monotonic()
+        at = next((origin for origin, feed in self.feeds.items() if feed.missing), None)
+        if at is None or now < self._wait_until:
+            return None
+        try:
+            kept = kept_sequences(self._access[at.source], at.partition)
+        except HubError as error:
+            self._trouble(at, str(error))
+            self._wait_until = now + _SILENCE_SECONDS
+            return None
+        feed = self.feeds[at]
+        aside = self._aside_has(at, feed.missing)
+        missing = subtract(feed.missing, aside)
+        beyond = clip(missing, kept.stop, _END)
+        there = clip(missing, kept.start, kept.stop - 1)
+        feed.misses += bool(there)
+        again = there if feed.misses < _MISSES else []
+        gone = subtract(missing, (*beyond, *again))
+        with self._lock:
+            feed.missing = []
+            feed.beyond = union(feed.beyond, beyond)
+            feed.owed = union(feed.owed, (*aside, *again))
+            feed.hand = union(feed.hand, gone)
+        if again:
+            self.close()  # by a new link
+        if beyond:
+            _LOGGER.warning(
+                "%s: %d records that sink %s is owed lie beyond the hub's last event, %d: was the "
+                "hub made anew? They stay owed until `alertbeam owed drop`",
+                at, count(beyond), self.sink, kept.stop - 1,
+            )  # fmt: skip
+        if not gone:
+            return None
+        has = f"it has {kept.start} to {kept.stop - 1} now, but not this" if kept else "it is empty"
+        return at, gone, f"gone from the hub before it could be paid: {has}"
+
+    def _aside_has(self, at: Origin, owed: list[Run]) -> list[Run]:
+        """What of it is set aside."""
+        found: set[int] = set()
+        for first, last, path in aside_of(self._store, at.source, at.partition):
+            if clip(owed, first, last) and (data := self._store.get(path)):
+                found.update(record.sequence for record, _ in read_capture(data))
+        return runs(each for each in addresses(owed) if each[0] in found) if found else []
 
     def _trouble(self, at: Origin, problem: str) -> None:
         if not self.problem:
@@ -201,15 +320,11 @@ class _Course:
         with self._lock:
             wanted = runs((s, index) for s, index in addresses(meant) if s in there)
             missing = subtract(meant, wanted)
-            feed.gone = union(feed.gone, missing)
+            feed.missing = union(feed.missing, missing)
+            feed.misses = feed.misses if missing else 0
             feed.owed = subtract(feed.owed, meant)
             feed.hand = union(feed.hand, wanted)
             feed.at_ms = records[-1].enqueued_ms if records else feed.at_ms
-        if missing:
-            _LOGGER.warning(
-                "%s: %d records that sink %s is owed are gone from the hub: events %d to %d",
-                at, count(missing), self.sink, missing[0].first, max(r.last for r in missing),
-            )  # fmt: skip
         return Batch(at, records[0].sequence, last, self.sink, records, wanted) if wanted else None
 
     def _records(self, at: Origin, owed: list[Run], most: int) -> tuple[list[Record], int]:
@@ -223,6 +338,8 @@ class _Course:
                 records, last = self._from_aside(path, owed, end, most)
                 if records:
                     return records, last
+            elif first < start < stop:
+                stop = start  # the hub need not have what lies there
         reader = self._reader(at)
         standing = reader.at(at.partition)
         if standing is None or not standing <= first <= standing + _NEAR_EVENTS:
@@ -293,7 +410,9 @@ class Payer(threading.Thread):
         self._run = run
         self._about = about
         self._courses = {sink: _Course(sink, about.access, about.store) for sink in about.sinks}
+        self._digests = [DigestsOwed(about.store, sink) for sink in about.digests]
         self._keeper = _Keeper(about)
+        self.written_off: Counter[str] = Counter()
         self._outbox: deque[Batch] = deque()
         self._wake = threading.Event()
         self._stopped = False
@@ -344,12 +463,10 @@ class Payer(threading.Thread):
         return not any(course.in_hand for course in self._courses.values())
 
     @property
-    def gone(self) -> dict[str, int]:
-        """How many records that a sink is owed the hub has no more, by sink."""
-        return {
-            name: sum(count(feed.gone) for feed in course.feeds.values())
-            for name, course in self._courses.items()
-        }
+    def beyond(self) -> dict[str, int]:
+        """How many records that a sink is owed a hub cannot have, by sink. `written_off`: those
+        that it had, and has no more."""
+        return {name: course.beyond for name, course in self._courses.items() if course.beyond}
 
     @property
     def problems(self) -> dict[str, str]:
@@ -360,9 +477,12 @@ class Payer(threading.Thread):
     def finished(self) -> bool:
         """Nothing is in hand, and nothing more can be paid now."""
         return self._looked and all(
-            not course.in_hand and (not course.owed or self._hopeless(course))
+            not course.in_hand and (not (course.owed or course.missing) or self._hopeless(course))
             for course in self._courses.values()
-        )
+        ) and all(
+            not digests.in_hand and (not digests.waiting or self._stuck(digests))
+            for digests in self._digests
+        )  # fmt: skip
 
     def stop(self) -> None:
         self._stopped = True
@@ -378,6 +498,7 @@ class Payer(threading.Thread):
             try:
                 self._look()
                 self._serve()
+                self._bury()
                 self._set_aside()
             except Exception:
                 # A bug, or a store that fails: but without this thread nothing would be paid.
@@ -385,21 +506,34 @@ class Payer(threading.Thread):
                 time.sleep(_LOOK_SECONDS)
         for course in (*self._courses.values(), self._keeper.course):
             course.close()
+        end = time.monotonic() + _PARTING_SECONDS
+        while any(each.in_hand for each in self._digests) and time.monotonic() < end:
+            time.sleep(_TICK_SECONDS / 10)
+            for each in self._digests:
+                each.settle()
 
     def _look(self) -> None:
-        """What is owed by now."""
+        """What is ordered, and what is owed by now."""
         if time.monotonic() < self._look_at:
             return
+        carry_out(
+            self._about.store
+        )  # first: one that was cut short is ended before anything is paid
         self._look_at = time.monotonic() + _LOOK_SECONDS
         for course in self._courses.values():
             found: dict[Origin, tuple[list[Run], int]] = {}
+            letters: dict[Origin, _Letters] = {}
             for debt in debts(self._about.store, course.sink, _SEGMENTS):
                 origin = Origin(debt.source, debt.partition)
                 owed, since_ms = found.get(origin, ([], debt.iou.since_ms))
                 found[origin] = union(owed, debt.iou.owed), min(since_ms, debt.iou.since_ms)
-            course.owes(found)
+                if debt.letters:
+                    letters.setdefault(origin, []).append((debt.letters, debt.iou.owed))
+            course.owes(found, letters)
             if engine := self._engine(course.sink):
                 engine.nearly_paid(course.owed + course.in_hand)
+        for digests in self._digests:
+            digests.pay(engine_for(digests.sink, self._run))
         self._looked = True
 
     def _serve(self) -> None:
@@ -430,6 +564,34 @@ class Payer(threading.Thread):
             self._outbox.append(batch)
             self._tell()
 
+    def _bury(self) -> None:
+        """Write off what is gone for good."""
+        for course in self._courses.values():
+            if (lost := course.lost()) is None:
+                continue
+            at, gone, why = lost
+            since_ms = course.feeds[at].at_ms or int(time.time() * 1000)
+            _LOGGER.warning(
+                "%s: %d records that sink %s was owed, of events %d to %d, are %s: written off, "
+                "see `alertbeam dead list`",
+                at, count(gone), course.sink, min(run.first for run in gone),
+                max(run.last for run in gone), why,
+            )  # fmt: skip
+            try:
+                write_off(
+                    self._about.store, course.sink, at.source, at.partition, gone, why, since_ms
+                )
+            except BaseException:
+                course.put_back(at, gone)
+                raise
+            course.done(at, gone, [])
+            self.written_off[course.sink] += count(gone)
+
+    def _stuck(self, digests: DigestsOwed) -> bool:
+        """Whether it is enough for now, where somebody waits for the end of it."""
+        engine = engine_for(digests.sink, self._run)
+        return digests.refused >= _TAKES_NOTHING or engine.status().circuit == "open"
+
     def _appetite(self, course: _Course) -> int:
         engine = self._engine(course.sink)
         return engine.appetite() if engine else _UNSEEN
@@ -446,10 +608,8 @@ class Payer(threading.Thread):
         if not self._about.until_paid:
             return False
         engine = self._engine(course.sink)
-        unreadable = all(
-            origin.source not in self._about.access
-            for origin, feed in course.feeds.items()
-            if feed.owed
+        unreadable = not course.missing and not any(
+            course.within_reach(origin, feed) for origin, feed in course.feeds.items() if feed.owed
         )
         down = engine is not None and engine.status().circuit == "open"
         silent = course.problem and time.monotonic() - course.problem_since > _SILENCE_SECONDS
@@ -515,7 +675,7 @@ class _Keeper:
         old: dict[Origin, tuple[list[Run], int]] = {}
         for debt in itertools.chain.from_iterable(debts(about.store, each) for each in about.sinks):
             access = about.access.get(debt.source)
-            if access is None:
+            if access is None or debt.letters:
                 continue
             if now_ms - debt.iou.since_ms > access.retention_hours * 3_600_000 * _ASIDE_SHARE:
                 origin = Origin(debt.source, debt.partition)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,16 +20,25 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pipelines.local.hub import EmbeddedHub
+from pipelines.local.hub import EmbeddedHub, Retention
 from schemas.batch import Batch, Origin, Record
+from schemas.dead_letter import DeadLetter
+from schemas.digest import to_json
 from schemas.ledger import Owing
 from schemas.runs import Run, addresses, clip, head, runs, subtract
+from tests.stubs import TAKEN, StubSink
 from tests.transforms.read.conftest import HUB, until
+from tests.transforms.test_digests_owed import digest
 from transforms import account, owed
+from transforms.capture import row, write_capture
+from transforms.dead_letters import read_dead_letters
+from transforms.delivery.engines import close_all
+from transforms.orders import Drop
 from transforms.read import payer as module
 from transforms.read.access import EventHubsAccess
 from transforms.read.payer import Debts, Payer, close_payer, payer
 from transforms.read.reader import close_session
+from transforms.read.sdk import HubError
 from transforms.state_store import StateStore, place
 
 SOURCE = "localhost/defender/$Default"
@@ -49,9 +59,9 @@ def paying(
     store: StateStore, hub: EmbeddedHub, access: Callable[..., EventHubsAccess]
 ) -> Iterator[Make]:
     def make(*sinks: str, **fields: Any) -> Payer:
-        until_paid = fields.pop("until_paid", False)
+        until_paid, digests = fields.pop("until_paid", False), fields.pop("digests", ())
         reached = {SOURCE: access(fields.pop("to", hub), **fields)}
-        made = payer(RUN, Debts(store, sinks or ("siem",), reached, until_paid))
+        made = payer(RUN, Debts(store, sinks or ("siem",), reached, until_paid, digests))
         assert made is not None
         return made
 
@@ -70,6 +80,15 @@ def owe(
     with owed.alone:
         owed.write(store, sink, SOURCE, partition, [Owing(last, sorted(runs_), since_ms)])
     owed.changed(store, sink)
+
+
+def open_of(store: StateStore, sink: str = "siem") -> set[tuple[str, int, int]]:
+    """What the store says is owed: partition, sequence number, index."""
+    return {
+        (debt.partition, *each)
+        for debt in owed.debts(store, sink)
+        for each in addresses(debt.iou.owed)
+    }
 
 
 def taken(paying: Payer, records: int) -> list[Batch]:
@@ -184,11 +203,9 @@ def test_the_oldest_partition_comes_first(
     assert batches[0].origin.partition == other
 
 
-def test_what_the_hub_has_forgotten_is_told_and_keeps_nothing_up(
+def test_what_the_hub_has_forgotten_is_written_off_told_and_keeps_nothing_up(
     store: StateStore, separate_hub: Callable[..., EmbeddedHub], paying: Make, caplog, monkeypatch
 ) -> None:
-    from pipelines.local.hub import Retention
-
     monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.1)
     now = [1_700_000_000_000]
     hub = separate_hub(retention=Retention(seconds=60), clock=lambda: now[0])
@@ -202,8 +219,191 @@ def test_what_the_hub_has_forgotten_is_told_and_keeps_nothing_up(
     owe(store, "1", Run(1, 3, 0), since_ms=far)
     one = paying(to=hub)
     assert sequences(taken(one, 4)) == [5, 6, 7, 8]
-    until(lambda: one.gone == {"siem": 6})
-    assert "3 records that sink siem is owed are gone from the hub: events 2 to 4" in caplog.text
+    until(lambda: one.written_off == {"siem": 6})
+    one.done("siem", Origin(SOURCE, "0"), [Run(5, 8, 0)], [])
+    until(lambda: one.idle)
+    assert "3 records that sink siem was owed, of events 2 to 4, are gone from" in caplog.text
+    assert open_of(store) == {("0", n, 0) for n in range(5, 9)}
+    assert owed.sums(store, "siem").dead == 6
+    letters = [*read_dead_letters(store)]
+    assert {(each.partition, each.sequence, each.index) for each in letters} == {
+        *((str(0), n, 0) for n in (2, 3, 4)), *((str(1), n, 0) for n in (1, 2, 3))
+    }  # fmt: skip
+    assert {(each.step, each.body) for each in letters} == {("siem", b"")}
+    assert all("gone from the hub before it could be paid" in each.reason for each in letters)
+
+
+def test_several_records_of_an_event_that_is_gone_are_written_off_each(
+    store: StateStore, separate_hub: Callable[..., EmbeddedHub], paying: Make, monkeypatch
+) -> None:
+    now = [1_700_000_000_000]
+    hub = separate_hub(retention=Retention(seconds=60), clock=lambda: now[0])
+    publish(hub, "0", 5)
+    now[0] += 70_000
+    publish(hub, "0", 1)
+    owe(store, "0", Run(2, 2, 0), Run(2, 3, 4))
+    one = paying(to=hub)
+    until(lambda: one.written_off == {"siem": 3})
+    found = {(each.sequence, each.index) for each in read_dead_letters(store)}
+    assert found == {(2, 0), (2, 4), (3, 4)}
+    assert not open_of(store)
+
+
+def test_what_a_hub_that_fails_does_not_say_is_not_written_off(
+    store: StateStore, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.05)
+    asked = []
+
+    def kept(access: EventHubsAccess, partition: str) -> range:
+        asked.append(partition)
+        if len(asked) < 4:
+            raise HubError("it is busy")
+        return range(5, 6)
+
+    monkeypatch.setattr(module, "kept_sequences", kept)
+    course = module._Course("siem", {SOURCE: None}, store)  # type: ignore[dict-item]
+    course.owes({ORIGIN: ([Run(2, 9, 0)], 1)})
+    course._batch(ORIGIN, [Run(2, 4, 0)], [], 4)
+    for _ in range(3):
+        assert course.lost() is None
+        assert (course.missing, course.owed) == (3, 5)
+        assert course.problem.endswith("it is busy")
+        time.sleep(0.06)
+    found = course.lost()
+    assert found is not None and found[:2] == (ORIGIN, [Run(2, 4, 0)])
+    assert course.in_hand == 3
+
+
+def test_what_the_hub_says_it_has_is_read_again_some_times_before_it_is_lost(
+    store: StateStore, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "kept_sequences", lambda access, partition: range(100))
+    course = module._Course("siem", {SOURCE: None}, store)  # type: ignore[dict-item]
+    course.owes({ORIGIN: ([Run(2, 4, 0)], 1)})
+    for _ in range(module._MISSES - 1):
+        course._batch(ORIGIN, [Run(2, 4, 0)], [], 4)
+        assert course.lost() is None
+        assert (course.missing, course.owed) == (0, 3)
+    course._batch(ORIGIN, [Run(2, 4, 0)], [], 4)
+    found = course.lost()
+    assert found is not None and found[1] == [Run(2, 4, 0)]
+    assert found[2].endswith("it has 0 to 99 now, but not this")
+
+
+def test_what_lies_beyond_the_hubs_last_event_stays_owed_and_is_told(
+    store: StateStore, monkeypatch, caplog
+) -> None:
+    """The hub was made anew, perhaps by mistake: that is for a person to decide."""
+    monkeypatch.setattr(module, "kept_sequences", lambda access, partition: range(3))
+    course = module._Course("siem", {SOURCE: None}, store)  # type: ignore[dict-item]
+    course.owes({ORIGIN: ([Run(5, 9, 0)], 1)})
+    course._batch(ORIGIN, [Run(5, 9, 0)], [], 9)
+    assert course.lost() is None
+    assert (course.missing, course.owed, course.beyond, course.in_hand) == (0, 0, 5, 0)
+    assert "5 records that sink siem is owed lie beyond the hub's last event, 2" in caplog.text
+
+
+def test_what_is_set_aside_is_paid_although_all_around_it_is_gone_from_the_hub(
+    store: StateStore, separate_hub: Callable[..., EmbeddedHub], paying: Make, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.1)
+    now = [1_700_000_000_000]
+    hub = separate_hub(retention=Retention(seconds=60), clock=lambda: now[0])
+    publish(hub, "0", 30)
+    now[0] += 70_000
+    publish(hub, "0", 1)
+    kept = [row(Record(n, 0, 1, b'{"n":%d}' % n)) for n in (10, 11, 14, 20)]
+    owed.put_aside(store, SOURCE, "0", 10, 20, write_capture(kept))
+    owe(store, "0", Run(5, 20, 0), since_ms=int(time.time() * 1000))
+    one = paying(to=hub)
+    batches = taken(one, 4)
+    assert sequences(batches) == [10, 11, 14, 20]
+    until(lambda: one.written_off == {"siem": 12})
+    assert {each.sequence for each in read_dead_letters(store)} == {*range(5, 21)} - {
+        10, 11, 14, 20
+    }  # fmt: skip
+
+
+def test_a_store_that_fails_while_it_is_written_off_leaves_it_owed_until_it_works(
+    store: StateStore, separate_hub: Callable[..., EmbeddedHub], paying: Make, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    now = [1_700_000_000_000]
+    hub = separate_hub(retention=Retention(seconds=60), clock=lambda: now[0])
+    publish(hub, "0", 3)
+    now[0] += 70_000
+    publish(hub, "0", 1)
+    failures = [OSError("disk"), OSError("disk")]
+    well = module.write_off
+
+    def write_off(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        well(*arguments)
+
+    monkeypatch.setattr(module, "write_off", write_off)
+    owe(store, "0", Run(0, 2, 0))
+    one = paying(to=hub)
+    until(lambda: one.written_off == {"siem": 3})
+    assert not open_of(store) and one.idle
+
+
+def test_dead_letters_are_tried_again_from_the_store_whatever_the_hub_has(
+    store: StateStore, paying: Make, separate_hub: Callable[..., EmbeddedHub]
+) -> None:
+    account.begin(store, ["siem"], Origin(SOURCE, "0"), 99)
+    letters = [
+        DeadLetter(SOURCE, "0", n, index, 1_000, "siem", "no", b'{"n":%d}' % n, n)
+        for n, index in ((7, 3), (7, 5), (50, 0))
+    ]
+    with owed.alone:
+        owed.try_again(store, "siem", letters)
+    owed.changed(store, "siem")
+    hub = separate_hub()
+    hub.refuse_hub(HUB)
+    one = paying(to=hub)
+    (batch,) = taken(one, 3)
+    assert (batch.only, batch.retried, batch.first, batch.last) == ("siem", True, 7, 50)
+    found = [(each.sequence, each.index, each.body) for each in batch.records]
+    assert found == [(each.sequence, each.index, each.body) for each in letters]
+    assert {*addresses(batch.wanted or [])} == {(7, 3), (7, 5), (50, 0)}
+    one.done("siem", batch.origin, [Run(7, 7, 3)], [Run(7, 7, 5), Run(50, 50, 0)])
+    (batch,) = taken(one, 2)
+    assert [each.sequence for each in batch.records] == [7, 50]
+    assert batch.retried, "and not read from the hub"
+
+
+def test_an_order_is_taken_within_a_second_and_before_anything_is_paid(
+    store: StateStore, hub: EmbeddedHub, partition: str, paying: Make
+) -> None:
+    publish(hub, partition, 9)
+    owe(store, partition, Run(0, 8, 0))
+    order = Drop("siem", "a test", partition, 2, 5)
+    store.put("orders/open/1.json", msgspec.json.encode(order))
+    one = paying()
+    assert sequences(taken(one, 5)) == [0, 1, 6, 7, 8]
+    owe_more = Drop("siem", "a test", partition)
+    store.put("orders/open/2.json", msgspec.json.encode(owe_more))
+    began = time.monotonic()
+    until(lambda: not [*store.list("orders/open")])
+    assert time.monotonic() - began < 1.5
+    assert not open_of(store)
+
+
+def test_digests_that_are_set_aside_are_paid_by_the_same_thread(
+    store: StateStore, hub: EmbeddedHub, paying: Make
+) -> None:
+    sink = StubSink("counts-of-the-payer")
+    made = digest(1)
+    store.put(place("aside", "digests", sink.name, f"{made.id}.json"), to_json(made))
+    try:
+        one = paying(digests=(sink,), until_paid=True)
+        until(lambda: one.finished)
+        assert TAKEN[sink.name] == [to_json(made)]
+        assert not [*store.list("aside")]
+    finally:
+        close_all(RUN)
 
 
 def test_before_the_hub_forgets_it_is_set_aside_once_for_all_sinks_and_paid_from_there(
@@ -427,7 +627,7 @@ def test_of_what_the_hub_lacks_it_says_so_and_reads_the_rest(found: list[tuple[i
     batch = course._batch(ORIGIN, meant, records, 30)
     wanted = {each for each in found if each[0] % 2}
     assert {*addresses(batch.wanted or [])} == wanted if batch else not wanted
-    assert {*addresses(course.feeds[ORIGIN].gone)} == {*found} - wanted
+    assert {*addresses(course.feeds[ORIGIN].missing)} == {*found} - wanted
 
 
 def test_nothing_of_a_closed_payer_stays(paying: Make, store: StateStore) -> None:
