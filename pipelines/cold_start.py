@@ -90,6 +90,7 @@ def cold_start(
     number = int(fired) if (fired := store.get(_FIRING)) else None
     if number is not None and handed and number <= handed.number:
         number = None
+        store.delete(_FIRING)  # a crash just after the end left it: the next shift says its own
     return ColdStart(found, left, again, number)
 
 

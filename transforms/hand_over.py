@@ -43,8 +43,8 @@ ALL = "*"
 _PATH = "handed-over"
 _MARKS = "high-water"
 _MOST_FILES = 16  # of a generation, until they become one
-_MARGIN = (500, 100_000)  # events that a mark is ahead of reading
-_OFTEN_SECONDS, _SELDOM_SECONDS = 1.0, 10.0  # from one mark to the next: more margin, or less
+_MARGIN = (100, 100_000)  # events that a mark is ahead of reading
+_AHEAD_SECONDS = 1.0
 
 Keys = dict[int, list[bytes]]
 """By generation."""
@@ -109,8 +109,8 @@ def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[byte
 
 
 def discard(store: StateStore, handed: HandedOver) -> None:
-    """Forget what was seen."""
-    kept = msgspec.structs.replace(handed, files=[], weak="", generation=-1)
+    """Forget what was seen: it fits no horizon, until a shift that ended cleanly has some anew."""
+    kept = msgspec.structs.replace(handed, horizon_ms=0, files=[], weak="", generation=-1)
     store.put(_PATH, msgspec.json.encode(kept))
 
 
@@ -160,14 +160,18 @@ def marks(store: StateStore) -> dict[str, int]:
 
 class HighWater:
     """Keeps the marks ahead of reading. Durable: no copy of an alert can settle, because its
-    original was seen, before the original's own position is known to have been read."""
+    original was seen, before the original's own position is known to have been read.
+
+    Ahead by about a second's reading, so that one write a second suffices; at first by less, since
+    after a crash a repeat of what lies before a mark may pass.
+    """
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._marks = marks(store)
         self._heads: dict[str, int] = {}
-        self._margin = _MARGIN[0]
+        self._before: dict[str, int] = {}  # the heads when the marks were written last
         self._written = 0.0  # monotonic
 
     def cover(self, origin: Origin, sequence: int) -> None:
@@ -178,23 +182,25 @@ class HighWater:
             if sequence <= self._marks.get(name, -1):
                 return
             now = time.monotonic()
-            least, most = _MARGIN
-            if now - self._written < _OFTEN_SECONDS:
-                self._margin = min(most, 2 * self._margin)
-            elif now - self._written > _SELDOM_SECONDS:
-                self._margin = max(least, self._margin // 2)
+            took = max(now - self._written, 0.001)
             # Never back: behind an older mark may still be what a crash left unsettled.
             ahead = {
-                each: max(head + self._margin, self._marks.get(each, -1))
+                each: max(head + self._margin(each, head, took), self._marks.get(each, -1))
                 for each, head in self._heads.items()
             }
             self._put({**self._marks, **ahead})
-            self._written = now
+            self._before, self._written = dict(self._heads), now
+
+    def _margin(self, name: str, head: int, took: float) -> int:
+        read = head - self._before.get(name, head)
+        least, most = _MARGIN
+        return max(least, min(most, 2 * read, int(read / took * _AHEAD_SECONDS)))
 
     def settle(self, marks: Mapping[str, int]) -> None:
         """Everything that was read is settled, but for what is left up to these marks."""
         with self._lock:
             self._heads.clear()
+            self._before.clear()
             self._put(dict(marks))
 
     def _put(self, marks: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ from tests.chaos.traffic import Place, Traffic
 from transforms import owed
 from transforms.account import settled
 from transforms.dead_letters import read_dead_letters
+from transforms.hand_over import marks
 from transforms.owed import debts
 
 __all__ = ["Death", "Verdict", "judge", "through"]
@@ -26,12 +27,14 @@ _SHOWN = 5
 class Death:
     """Where everything stood when a process had died: what was in flight, nobody knows.
 
-    positions: of each sink, by partition. owed: to each sink. published: by partition.
+    positions: of each sink, by partition. owed: to each sink. published: by partition. marks: up
+        to where anything may have been read; a repeat may pass up to there.
     """
 
     positions: dict[str, dict[str, int]]
     owed: dict[str, set[Place]]
     published: dict[str, int]
+    marks: dict[str, int]
 
     @classmethod
     def now(cls, ground: Ground, traffic: Traffic) -> Death:
@@ -48,6 +51,7 @@ class Death:
                 for sink in SINKS
             },
             published,
+            {name.rpartition("/")[2]: mark for name, mark in marks(ground.store).items()},
         )
 
     @property
@@ -70,7 +74,9 @@ class Death:
 
     def unsettled(self, place: Place) -> bool:
         """Whether the record lay behind its partition's checkpoint: a repeat may pass then."""
-        return any(self.in_flight(sink, place) for sink in SINKS)
+        behind = any(self.in_flight(sink, place) for sink in SINKS)
+        ahead = self.published[place.partition] < place.sequence
+        return behind or (ahead and place.sequence <= self.marks.get(place.partition, -1))
 
 
 @dataclasses.dataclass

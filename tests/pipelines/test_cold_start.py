@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipelines import cold_start as module
-from pipelines.cold_start import clean_end, cold_start
+from pipelines.cold_start import clean_end, cold_start, firing
 from schemas.batch import NOBODY, TO_DIGESTS, AlertBatch, Origin
 from schemas.ledger import Span
 from schemas.receipt import Outcome, Outcomes
@@ -24,7 +25,7 @@ from tests.stubs import alert
 from tests.transforms.test_deduplicate import Cells
 from transforms.account import Settled
 from transforms.deduplicate import _Deduplicate, forget
-from transforms.hand_over import high_water
+from transforms.hand_over import HandedOver, high_water, save
 from transforms.owed import account_path
 from transforms.read.event_hubs import Partition
 from transforms.state_store import StateStore
@@ -216,3 +217,17 @@ class Crashes(RuleBasedStateMachine):
 
 TestCrashes = Crashes.TestCase
 TestCrashes.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_crash_just_after_a_clean_end_does_not_hide_that_the_next_shift_told(
+    tmp_path: Path,
+) -> None:
+    """The note that panes fire is left behind, and is an older shift's."""
+    store = StateStore(str(tmp_path))
+    firing(store, 4)
+    save(store, HandedOver(4, HORIZON_MS, {}), {}, ())
+    assert cold_start(store, SINKS, [], HORIZON_MS).recounts is None
+    firing(store, 5)
+    assert cold_start(store, SINKS, [], HORIZON_MS).recounts == 5
+    firing(store, 6)
+    assert cold_start(store, SINKS, [], HORIZON_MS).recounts == 5, "the first that may be counted"
