@@ -411,7 +411,7 @@ class Payer(threading.Thread):
         self._about = about
         self._courses = {sink: _Course(sink, about.access, about.store) for sink in about.sinks}
         self._digests = [DigestsOwed(about.store, sink) for sink in about.digests]
-        self._keeper = _Keeper(about)
+        self._keeper = _Keeper(about, run)
         self.written_off: Counter[str] = Counter()
         self._outbox: deque[Batch] = deque()
         self._wake = threading.Event()
@@ -628,8 +628,9 @@ class Payer(threading.Thread):
 class _Keeper:
     """Sets payloads aside before the hub forgets them."""
 
-    def __init__(self, about: Debts) -> None:
+    def __init__(self, about: Debts, run: str) -> None:
         self._about = about
+        self._run = run
         self.course = _Course("", about.access, about.store)
         self._waiting: dict[Origin, list[Record]] = {}
         self._kept = {  # where files may lie
@@ -671,7 +672,9 @@ class _Keeper:
 
     def _look(self) -> None:
         """What is owed and old, and not aside yet; forget what nobody is owed any more."""
-        about, now_ms = self._about, time.time() * 1000
+        # A hub whose clock is ahead of ours forgets sooner than ours would say.
+        told = (status.last_enqueued_ms or 0 for status in session(self._run).status())
+        about, now_ms = self._about, max(time.time() * 1000, *told, 0)
         old: dict[Origin, tuple[list[Run], int]] = {}
         for debt in itertools.chain.from_iterable(debts(about.store, each) for each in about.sinks):
             access = about.access.get(debt.source)

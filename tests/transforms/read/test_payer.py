@@ -37,7 +37,7 @@ from transforms.orders import Drop
 from transforms.read import payer as module
 from transforms.read.access import EventHubsAccess
 from transforms.read.payer import Debts, Payer, close_payer, payer
-from transforms.read.reader import close_session
+from transforms.read.reader import close_session, session
 from transforms.read.sdk import HubError
 from transforms.state_store import StateStore, place
 
@@ -428,6 +428,22 @@ def test_before_the_hub_forgets_it_is_set_aside_once_for_all_sinks_and_paid_from
     assert sequences([b for b in found if b.only == "siem"]) == list(range(10))
     assert sequences([b for b in found if b.only == "other"]) == list(range(5, 20))
     assert found[0].records[0].body == b'{"n":0}'
+
+
+def test_a_hub_whose_clock_is_ahead_forgets_sooner_and_is_believed(
+    store: StateStore,
+    separate_hub: Callable[..., EmbeddedHub],
+    paying: Make,
+    access: Callable[..., EventHubsAccess],
+) -> None:
+    ahead_ms = 3_600_000
+    hub = separate_hub(clock=lambda: int(time.time() * 1000) + ahead_ms)
+    publish(hub, "0", 30)
+    session(RUN).reader(SOURCE, access(hub)).seek("0", 0)  # what is live tells the hub's time
+    until(lambda: session(RUN).status()[0].last_enqueued_ms)
+    owe(store, "0", Run(0, 9, 0), since_ms=int(time.time() * 1000) + ahead_ms - 31 * 60_000)
+    paying("siem", to=hub, retention_hours=1)
+    assert until(lambda: owed.aside_of(store, SOURCE, "0"))
 
 
 def test_four_sinks_are_paid_at_a_time_and_then_the_others(
