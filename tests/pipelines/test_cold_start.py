@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipelines import cold_start as module
-from pipelines.cold_start import clean_end, cold_start, firing
+from pipelines.cold_start import ColdStart, clean_end, cold_start, firing
 from schemas.batch import NOBODY, TO_DIGESTS, AlertBatch, Origin
 from schemas.ledger import Span
 from schemas.receipt import Outcome, Outcomes
@@ -25,7 +25,7 @@ from tests.stubs import alert
 from tests.transforms.test_deduplicate import Cells
 from transforms.account import Settled
 from transforms.deduplicate import _Deduplicate, forget
-from transforms.hand_over import HandedOver, high_water, save
+from transforms.hand_over import HandedOver, high_water, load, save
 from transforms.owed import account_path
 from transforms.read.event_hubs import Partition
 from transforms.state_store import StateStore
@@ -231,3 +231,17 @@ def test_a_crash_just_after_a_clean_end_does_not_hide_that_the_next_shift_told(
     assert cold_start(store, SINKS, [], HORIZON_MS).recounts == 5
     firing(store, 6)
     assert cold_start(store, SINKS, [], HORIZON_MS).recounts == 5, "the first that may be counted"
+
+
+def test_a_shift_that_left_something_unsettled_hands_nothing_over(tmp_path: Path) -> None:
+    """It counts as a crash: what it had seen is not settled."""
+    store = StateStore(str(tmp_path))
+    at = Settled(3, 0, 0, Outcomes(), 0)
+    store.put(account_path("a", SOURCE, "0"), msgspec.json.encode(at))
+    access: Any = None
+    started = ColdStart([Partition(SOURCE, "0", access, 0)], {})
+    run, origin = f"crashes {next(runs)}", Origin(SOURCE, "0")
+    assert not clean_end(run, store, ["a"], started, {origin: 4}, 1, HORIZON_MS)
+    assert load(store) is None
+    assert clean_end(run, store, ["a"], started, {origin: 3}, 1, HORIZON_MS)
+    assert load(store) is not None
