@@ -3,9 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 EVENTS ?=
 SINK ?=
+SECONDS ?= 300
+KIND ?=
+SEED ?=
+PLANS ?=
+MINUTES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test contract soak fidelity fuzz docs lint types bench lock clean
+.PHONY: help setup run test contract chaos soak mutants fidelity fuzz docs lint types bench lock clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +28,20 @@ run: setup ## Run the main job on this machine and show the account (EVENTS=fold
 	$(BIN)/alertbeam demo $(if $(EVENTS),--events "$(EVENTS)")
 
 test: setup ## Run the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 contract: setup ## Hold every sink to its contract (SINK=splunk_hec: only this one)
 	$(BIN)/pytest tests/transforms/sinks/test_contract.py $(if $(SINK),--sink "$(SINK)")
 
-soak: setup ## Ten sinks in trouble for five minutes; a slow one for thirty seconds
-	ALERTBEAM_SOAK=300 $(BIN)/pytest -s tests/acceptance/test_ten_sinks.py tests/acceptance/test_slow_sink.py
+chaos: setup ## Play seeded plans of faults (KIND=kill SEED=17 PLANS=5 MINUTES=10), and judge them
+	$(BIN)/python -m tests.chaos $(foreach kind,$(KIND),--kind $(kind)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(PLANS),--plans $(PLANS)) $(if $(MINUTES),--minutes $(MINUTES))
+
+soak: setup ## Troubles under load (SECONDS=300): ten sinks, faults every minute, a slow sink, a kill
+	ALERTBEAM_SOAK=$(SECONDS) $(BIN)/pytest -s tests/acceptance
+
+mutants: setup ## Plant bugs in copies of the tree: the suite must find each
+	$(BIN)/python -m tests.mutants
 
 fidelity: setup ## Compare what is read of real events with what peers read (needs ../shared)
 	$(BIN)/python -m tests.fidelity

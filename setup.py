@@ -48,6 +48,7 @@ setup(
             "py-ocsf-models",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
         ],
     },

@@ -45,6 +45,7 @@ from transforms.sinks.base import (
     Sink,
     SinkSettings,
     Verdict,
+    sinks,
 )
 
 __all__ = ["Reached", "Tried", "reach", "target", "trial_record", "try_sink"]
@@ -193,7 +194,7 @@ def try_sink(entry: SinkEntry, settings: Settings, wait: float) -> Tried:
     return Tried(
         entry.name,
         entry.kind,
-        target(entry.settings),
+        entry.build().target,
         accepted,
         _safe(said, settings),
         seconds,
@@ -313,29 +314,9 @@ def _judged(verdict: Verdict) -> tuple[bool, str]:
 
 
 def target(settings: SinkSettings) -> str:
-    """Where a sink's settings lead: hosts, folders, names; never what may be a secret.
-
-    Of a URL only scheme and host: with some systems, the path is the secret. Of one that is a
-    secret as a whole, the reference.
-    """
-    needed = [name for name, field in type(settings).model_fields.items() if field.is_required()]
-    found = {name: getattr(settings, name, None) for name in (*_PLACES, *needed, *_PARTS)}
-    return ", ".join(
-        f"{name} {value}" if name in _PARTS else _shown(value)
-        for name, value in found.items()
-        if value and (name == "secret_url" or not isinstance(value, SecretRef))
-    )
-
-
-_PLACES = ("url", "secret_url", "address", "servers", "brokers", "folder")
-_PARTS = ("index", "topic")
-
-
-def _shown(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    parts = urlsplit(text)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}" if parts.scheme in ("https", "http") else text
+    """Where a sink's settings lead: `Sink.target`."""
+    sink = next(each for each in sinks().values() if each.Settings is type(settings))
+    return sink("", settings).target
 
 
 def _side_by_side(

@@ -1,8 +1,12 @@
-"""The run that the product promises, from outside: load, an outage, a kill, and the account."""
+"""The run that the product promises, from outside: load, an outage, a kill, and the account.
+
+`ALERTBEAM_SOAK` (`make soak`) lasts two minutes; without it, it is 40 seconds.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections import Counter
@@ -16,9 +20,9 @@ from tests.site import Site, stop, wait_for
 from transforms.state_store import StateStore
 
 RATE = 2_000  # alerts a second
-SECONDS = 120
-OUTAGE = (40.0, 60.0)  # of the HEC receiver
-KILL = 80.0
+SECONDS = 120 if os.environ.get("ALERTBEAM_SOAK") else 40
+OUTAGE = (0.3 * SECONDS, 0.5 * SECONDS)  # of the HEC receiver
+KILL = 0.7 * SECONDS
 PATIENCE = 2.0
 
 SINKS = """\
@@ -32,6 +36,7 @@ SINKS = """\
 """
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_every_alert_arrives_through_an_outage_and_a_kill_and_the_account_holds(
     tmp_path: Path,
@@ -90,7 +95,7 @@ def test_every_alert_arrives_through_an_outage_and_a_kill_and_the_account_holds(
     # than what a kill leaves in flight.
     assert twice["splunk"] <= RATE * 10, "more arrived twice than can have been in flight"
     assert max(twice["siem"], twice["archive"]) <= RATE * 3
-    assert owed > RATE * 10, "the outage left less owed than it must have"
+    assert owed > RATE * (OUTAGE[1] - OUTAGE[0]) / 2, "the outage left less owed than it must have"
     assert watch.longest < PATIENCE + 1, "the syslog sink waited for the HEC sink"
     for sink, entry in account.items():
         assert entry.holds, sink

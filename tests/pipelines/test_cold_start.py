@@ -7,11 +7,13 @@ import hashlib
 import itertools
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -245,3 +247,86 @@ def test_a_shift_that_left_something_unsettled_hands_nothing_over(tmp_path: Path
     assert load(store) is None
     assert clean_end(run, store, ["a"], started, {origin: 3}, 1, HORIZON_MS)
     assert load(store) is not None
+
+
+# ---------------------------------------------------- what chance finds seldom, each in a few steps
+
+
+class _NothingArrived:
+    def draw(self, strategy: Any) -> bool:
+        return False
+
+
+@pytest.fixture
+def site() -> Iterator[Crashes]:
+    """Ends with everything read and settled, and the judge's word on it."""
+    found = Crashes()
+    found.begin(leave=False)
+    yield found
+    found.teardown()
+
+
+def crash(site: Crashes) -> None:
+    site.crash(data=_NothingArrived(), sinks=SINKS, spoilt=False)  # type: ignore[arg-type]
+
+
+def original_and_settled_repeat(site: Crashes, settles: tuple[str, ...] = SINKS) -> None:
+    """The original is on its way; its copy on another partition is settled as a repeat."""
+    for partition in ("0", "1"):
+        site.publish(partition=partition, numbers=[0])
+        site.read(partition=partition, events=1)
+    for sink in settles:
+        site.settle(sink=sink, partition="1", records=1)
+
+
+def test_a_repeat_that_settled_before_the_crash_does_not_end_its_original(site: Crashes) -> None:
+    original_and_settled_repeat(site)
+    crash(site)
+
+
+def test_nor_does_a_repeat_that_settled_at_one_sink_only(site: Crashes) -> None:
+    """That sink skips the copy when it is read again, and has not got the original."""
+    original_and_settled_repeat(site, settles=("a",))
+    crash(site)
+    site.read(partition="1", events=1)
+
+
+def test_nor_after_a_shift_that_ended_before_the_original_was_read_again(site: Crashes) -> None:
+    original_and_settled_repeat(site)
+    crash(site)
+    site.read(partition="1", events=1)
+    site.hand_over(sinks=SINKS)
+    site.hand_over(sinks=SINKS)
+
+
+def test_nor_after_a_second_crash(site: Crashes) -> None:
+    original_and_settled_repeat(site)
+    crash(site)
+    site.read(partition="1", events=1)
+    site.read(partition="0", events=1)
+    crash(site)
+
+
+def test_what_a_crashed_shift_had_counted_and_settled_is_counted(site: Crashes) -> None:
+    site.publish(partition="0", numbers=[0, 1, 0])
+    site.read(partition="0", events=3)
+    for sink in SINKS:
+        site.settle(sink=sink, partition="0", records=3)
+    crash(site)
+
+
+def test_what_is_damaged_is_read_anew_even_if_that_is_cut_short(site: Crashes) -> None:
+    site.publish(partition="0", numbers=[0])
+    site.read(partition="0", events=1)
+    site.hand_over(sinks=SINKS)
+    for _ in range(2):
+        site.crash(data=_NothingArrived(), sinks=SINKS, spoilt=True)  # type: ignore[arg-type]
+    site.publish(partition="1", numbers=[0])
+
+
+def test_a_sink_that_was_away_gets_what_it_missed(site: Crashes) -> None:
+    site.leave = True
+    site.hand_over(sinks=("a",))
+    site.publish(partition="0", numbers=[0, 1])
+    site.read(partition="0", events=2)
+    site.hand_over(sinks=SINKS)

@@ -34,6 +34,7 @@ from transforms.sinks.base import (
     Retry,
     Shrink,
     Sink,
+    SinkSettings,
     Split,
     Stop,
     Verdict,
@@ -348,7 +349,7 @@ class Played(Sink[Any], Connection):
         *verdicts: Verdict | Exception,
         later: Sequence[Mapping[Hashable, Verdict] | Exception] = (),
     ) -> None:
-        super().__init__("played", None)
+        super().__init__("played", SinkSettings())
         self._verdicts = iter(verdicts)
         self._later = iter(later)
         self.sent: list[bytes] = []

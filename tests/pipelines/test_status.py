@@ -67,7 +67,7 @@ def test_after_a_run_it_shows_the_same_and_the_dead_letters(site: Site) -> None:
     code, _ = site.call("run", "-c", str(site.settings), "--until-caught-up", "--quiet")
     assert code == 0
     output = status(site)
-    assert output.startswith("not running; last seen 0 s ago\n")
+    assert re.match(r"not running; last seen \d s ago\n", output)
     assert rows(output, "partitions")[0][1:6] == ["0", "11", "11", "0", "0.0"]
     splunk, siem, _ = rows(output, "in = delivered")
     assert splunk[:8] == ["splunk", "12", "9", "0", "0", "3", "0", "holds"]

@@ -17,12 +17,15 @@ import pkgutil
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from schemas.alert import Alert
 from schemas.formats import FORMATS
+from schemas.formats.ndjson import ndjson
+from transforms.secrets import SecretRef
 
 __all__ = [
     "Accepted",
@@ -42,6 +45,8 @@ __all__ = [
     "Split",
     "Stop",
     "Verdict",
+    "say",
+    "shown",
     "sinks",
 ]
 
@@ -180,6 +185,22 @@ Verdict = Accepted | Pending | Retry | Split | Shrink | RejectItems | Refresh | 
 S = TypeVar("S", bound=SinkSettings)
 
 
+def say(form: str, alert: Alert, source: str, partition: str) -> bytes:
+    """The alert in this format; `ndjson` says where it came from too."""
+    if form == "ndjson":
+        return ndjson(alert, source=source, partition=partition)
+    return FORMATS[form].say(alert)
+
+
+def shown(value: object) -> str:
+    """A setting for people; of a URL only scheme and host: with some systems, its path is the
+    secret."""
+    text = str(value)
+    parts = urlsplit(text)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}" if parts.scheme in ("https", "http") else text
+
+
 class Connection(abc.ABC):
     """One sender thread's way to the system; opened in that thread, used by it alone."""
 
@@ -252,6 +273,14 @@ class Sink(abc.ABC, Generic[S]):
         """
         self.probe(timeout)
         return "it answers"
+
+    @property
+    def target(self) -> str:
+        """Where its settings lead, in a few words: hosts, folders, names; never what may be a
+        secret. Here: what they need, but for secrets."""
+        fields = type(self.settings).model_fields
+        needed = [getattr(self.settings, name) for name in fields if fields[name].is_required()]
+        return ", ".join(shown(value) for value in needed if not isinstance(value, SecretRef))
 
     def find(self, event_id: str) -> str:
         """How a user finds a record with this id in the system: a search to type, a path."""

@@ -27,7 +27,6 @@ from schemas.formats import FORMATS
 from schemas.formats._records import rfc3339
 from schemas.formats._shortened import shortened
 from schemas.formats._text import cut
-from schemas.formats.ndjson import ndjson
 from transforms.delivery.http import (
     HttpConnection,
     HttpSettings,
@@ -50,6 +49,7 @@ from transforms.sinks.base import (
     Split,
     Stop,
     Verdict,
+    say,
 )
 
 __all__ = ["Elasticsearch", "ElasticsearchSettings"]
@@ -150,10 +150,7 @@ class Elasticsearch(Sink[ElasticsearchSettings]):
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
         form = self.settings.format
-        if form == "ndjson":
-            document = ndjson(alert, source=source, partition=partition)
-        else:
-            document = FORMATS[form].say(alert)
+        document = say(form, alert, source, partition)
         if b"\n" in document or b"\r" in document:  # of a raw record, between its tokens
             document = document.translate(None, b"\r\n")
         if not _has_time(form, document):
@@ -200,6 +197,10 @@ class Elasticsearch(Sink[ElasticsearchSettings]):
         finally:
             cluster.close()
         return "; ".join(found)
+
+    @property
+    def target(self) -> str:
+        return f"{super().target}, index {self.settings.index}"
 
     def find(self, event_id: str) -> str:
         # Of a data stream no document can be got by its id, only searched.

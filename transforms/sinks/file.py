@@ -26,8 +26,6 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from schemas.alert import Alert
-from schemas.formats import FORMATS
-from schemas.formats.ndjson import ndjson
 from transforms.delivery.objects import OBJECT_BYTES, Objects, ObjectUrl, check_url, probe
 from transforms.sinks.base import (
     Accepted,
@@ -39,6 +37,7 @@ from transforms.sinks.base import (
     SinkSettings,
     Stop,
     Verdict,
+    say,
 )
 
 __all__ = ["File", "FileSettings"]
@@ -93,9 +92,7 @@ class File(Sink[FileSettings]):
         return Limits(1_000_000)
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
-        if self.settings.format == "ndjson":
-            return ndjson(alert, source=source, partition=partition)
-        said = FORMATS[self.settings.format].say(alert)
+        said = say(self.settings.format, alert, source, partition)
         if b"\n" in said:  # of the formats only the raw record has any, between its tokens
             said = said.translate(None, b"\r\n")
         return said

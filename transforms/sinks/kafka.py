@@ -28,7 +28,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from schemas.alert import Alert
 from schemas.formats import FORMATS
 from schemas.formats._shortened import shortened
-from schemas.formats.ndjson import ndjson
 from transforms.delivery.line import printable
 from transforms.delivery.network import Tls, is_loopback
 from transforms.secrets import SecretRef
@@ -46,6 +45,7 @@ from transforms.sinks.base import (
     Split,
     Stop,
     Verdict,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ class Kafka(Sink[KafkaSettings]):
         return 20  # of a record in a batch
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
-        if self.settings.format == "ndjson":
-            return _head(alert) + ndjson(alert, source=source, partition=partition)
-        return _head(alert) + FORMATS[self.settings.format].say(alert)
+        return _head(alert) + say(self.settings.format, alert, source, partition)
 
     def shrink(self, alert: Alert, source: str, partition: str, most: int) -> bytes | None:
         if FORMATS[self.settings.format].media_type != "application/json":
@@ -195,6 +193,10 @@ class Kafka(Sink[KafkaSettings]):
             f"brokers: {brokers}; partitions of {self.settings.topic}: {partitions}; whether "
             "records may be written to it shows with the first one"
         )
+
+    @property
+    def target(self) -> str:
+        return f"{self.settings.brokers}, topic {self.settings.topic}"
 
     def find(self, event_id: str) -> str:
         return (

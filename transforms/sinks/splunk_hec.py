@@ -176,6 +176,11 @@ class SplunkHec(Sink[SplunkHecSettings]):
         finally:
             collector.close()
 
+    @property
+    def target(self) -> str:
+        index = f", index {self.settings.index}" if self.settings.index else ""
+        return f"{super().target}{index}"
+
     def find(self, event_id: str) -> str:
         # `::` asks the index itself; `=` finds nothing unless fields.conf names the field.
         return f"search index={self.settings.index or '*'} event_id::{event_id}"

@@ -15,6 +15,9 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timezone
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -23,7 +26,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from schemas.alert import Alert
 from schemas.formats import FORMATS
 from schemas.formats._shortened import shortened
-from schemas.formats.ndjson import ndjson
 from transforms.delivery.http import (
     HttpConnection,
     HttpSettings,
@@ -35,13 +37,24 @@ from transforms.delivery.http import (
 )
 from transforms.delivery.network import Deadline
 from transforms.secrets import SecretError, SecretRef
-from transforms.sinks.base import Connection, FormatName, Limits, Retry, Sink, Stop, Verdict
+from transforms.sinks.base import (
+    Connection,
+    FormatName,
+    Limits,
+    Retry,
+    Sink,
+    Stop,
+    Verdict,
+    say,
+    shown,
+)
 
 __all__ = ["Webhook", "WebhookSettings", "sign"]
 
 T = TypeVar("T")
 
 _QUOTED = 200  # characters of an answer's body that are repeated
+_TOLERANCE = 240.0  # seconds that clocks may differ: the libraries of receivers allow 300
 _JSON = "application/json"
 _OURS = re.compile(
     "host|user-agent|connection|content-(length|type|encoding)|transfer-encoding|te|trailer|"
@@ -133,11 +146,8 @@ class Webhook(Sink[WebhookSettings]):
         )
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
-        settings = self.settings
-        if settings.format == "ndjson":
-            return ndjson(alert, source=source, partition=partition)
-        said = FORMATS[settings.format].say(alert)
-        if settings.batch == "lines" and b"\n" in said:  # raw may have it, between its tokens
+        said = say(self.settings.format, alert, source, partition)
+        if self.settings.batch == "lines" and b"\n" in said:  # raw may have it, between its tokens
             said = said.translate(None, b"\r\n")
         return said
 
@@ -164,6 +174,10 @@ class Webhook(Sink[WebhookSettings]):
             f"it can be reached{verified}; whether address and credentials are right it tells "
             f"only of what it is sent: alertbeam sinks test {self.name}"
         )
+
+    @property
+    def target(self) -> str:
+        return shown(self.settings.url or self.settings.secret_url)
 
     def find(self, event_id: str) -> str:
         if self.settings.format == "raw":
@@ -209,6 +223,14 @@ class _Endpoint(Connection):
             return Stop(f"{said}: redirects are not followed; give the address that is meant")
         if response.status == 409:  # the draft: the same request is being worked on just now
             return Retry(said, after=retry_after(response.headers))
+        if self._key is not None and 400 <= response.status < 500:
+            off = _clock_off(response.headers)
+            if abs(off) > _TOLERANCE:  # it refuses the signature's time, not the records
+                return Retry(
+                    f"{said}: this machine's clock is {abs(off):,.0f} s "
+                    f"{'ahead of' if off > 0 else 'behind'} that of the endpoint, which refuses "
+                    "signatures of another time: set it right"
+                )
         return judge(response, said)
 
     def reach(self, timeout: float) -> None:
@@ -242,6 +264,17 @@ class _Endpoint(Connection):
     def _quoted(self, text: str) -> str:
         shown = (c if c.isprintable() else " " for c in self._hide(text)[: 4 * _QUOTED])
         return " ".join("".join(shown).split())[:_QUOTED]
+
+
+def _clock_off(headers: Message) -> float:
+    """Seconds that our clock is ahead of the one that the answer tells; 0 where it tells none."""
+    try:
+        said = parsedate_to_datetime(str(headers["Date"]))
+    except (TypeError, ValueError):
+        return 0.0
+    if said.tzinfo is None:
+        said = said.replace(tzinfo=timezone.utc)
+    return time.time() - said.timestamp()
 
 
 def sign(key: bytes, identity: str, timestamp: int, body: bytes) -> str:

@@ -29,6 +29,10 @@ from transforms.sinks.base import (
 D, DEAD, OWED = Outcome.DELIVERED, Outcome.DEAD, Outcome.OWED
 
 
+def large() -> Parcel:
+    return Parcel(1, 0, b"x" * 100, alert(1), origin=Origin("hub", "0"))
+
+
 def outcomes(sent: list[Parcel]) -> list[Outcome | None]:
     return [parcel.outcome for parcel in sent]
 
@@ -122,6 +126,16 @@ class TestBehind:
         assert engine.status().behind
         return engine
 
+    def catch_up(self, make, monkeypatch) -> Engine:
+        """One that fell behind, and waits for the last of its arrears."""
+        monkeypatch.setattr("transforms.delivery.engine._IN_STORE", 0.0)
+        gate = Gate()
+        engine = self.fall(make, gate)
+        gate.open.set()
+        eventually(lambda: engine.status().in_flight == 0)
+        engine.nearly_paid(1)
+        return engine
+
     def test_it_holds_up_nobody_for_longer_than_it_may(self, make, caplog):
         gate = Gate()
         engine: Engine = make(Scripted(gate, max_records=2, patience=5), queue_bytes=40, linger=0)
@@ -196,13 +210,8 @@ class TestBehind:
         assert taken == sorted(taken)
 
     def test_what_comes_live_waits_for_the_arrears_only_so_long(self, make, monkeypatch):
-        monkeypatch.setattr("transforms.delivery.engine._IN_STORE", 0.0)
         monkeypatch.setattr("transforms.delivery.engine._SEAM", 0.05)
-        gate = Gate()
-        engine = self.fall(make, gate)
-        gate.open.set()
-        eventually(lambda: engine.status().in_flight == 0)
-        engine.nearly_paid(1)
+        engine = self.catch_up(make, monkeypatch)
         live = parcels(4, start=100)
         engine.submit(live, within=0.01)
         time.sleep(0.06)
@@ -213,12 +222,7 @@ class TestBehind:
     def test_if_it_falls_behind_while_it_catches_up_what_waited_is_owed_too(
         self, make, monkeypatch
     ):
-        monkeypatch.setattr("transforms.delivery.engine._IN_STORE", 0.0)
-        gate = Gate()
-        engine = self.fall(make, gate)
-        gate.open.set()
-        eventually(lambda: engine.status().in_flight == 0)
-        engine.nearly_paid(1)
+        engine = self.catch_up(make, monkeypatch)
         waiting = parcels(4, start=100)
         engine.submit(waiting, within=0.01)
         assert outcomes(waiting) == [None] * 4
@@ -340,19 +344,19 @@ class TestVerdicts:
         sink = Scripted(at_most)
         sink.shorter = b"short"
         engine = make(sink)
-        large = Parcel(1, 0, b"x" * 100, alert(1), origin=Origin("hub", "0"))
-        assert deliver(engine, [*parcels(2), large, *parcels(2, start=5)]) == [D] * 5
+        found = large()
+        assert deliver(engine, [*parcels(2), found, *parcels(2, start=5)]) == [D] * 5
         assert sink.taken.count(b"short") == 1
-        assert large.shortened
+        assert found.shortened
         assert engine.status().shortened == 1
 
     @pytest.mark.parametrize("shorter", [None, b"y" * 100])
     def test_one_that_cannot_be_said_shorter_is_dead(self, make, shorter):
         sink = Scripted(answers(Shrink("413: too large")))
         sink.shorter = shorter
-        large = Parcel(1, 0, b"x" * 100, alert(1), origin=Origin("hub", "0"))
-        assert deliver(make(sink), [large]) == [DEAD]
-        assert large.reason == "413: too large"
+        found = large()
+        assert deliver(make(sink), [found]) == [DEAD]
+        assert found.reason == "413: too large"
 
     def test_a_record_above_the_systems_limit_is_said_shorter_before_it_is_sent(self, make):
         sink = Scripted(max_record_bytes=50)

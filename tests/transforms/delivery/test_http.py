@@ -330,6 +330,12 @@ class TestFailures:
         with pytest.raises(ConnectionError, match="broke off"):
             post(connect(peer(saying(answer))))
 
+    def test_of_an_answer_without_end_only_the_beginning_is_read(self, peer, connect):
+        sent = 100 * 1024 * 1024
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % sent
+        response = post(connect(peer(saying(head + bytes(1024 * 1024)))))
+        assert len(response.body) == 64 * 1024
+
     def test_a_reset_in_the_middle_of_an_answer_is_a_failure(self, peer, connect):
         def reset(sock: socket.socket) -> None:
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -526,7 +532,7 @@ class TestProxies:
             started = time.monotonic()
             with pytest.raises(TimeoutError):
                 post(connect(self.URL, proxy=proxy), timeout=0.1)
-            assert time.monotonic() - started < 0.25
+            assert time.monotonic() - started < 1
 
     @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
     def test_the_environments_proxy_holds_with_its_credentials(

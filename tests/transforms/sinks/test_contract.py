@@ -672,7 +672,9 @@ def test_the_secret_shows_nowhere(double, engine_of, caplog, monkeypatch):
     monkeypatch.setenv("SECRET", SECRET + "\r\nX-Injected: yes")
     with contextlib.suppress(OSError, SecretError) as raised:
         sink.check(0.3)
-    shown = f"{sink!r} {sink} {sink.settings!r} {engine.status()!r} {sent!r} {failed!r} {raised!r}"
+    assert sink.target
+    shown = f"{sink!r} {sink} {sink.target} {sink.settings!r} {engine.status()!r}"
+    shown += f"{sent!r} {failed!r} {raised!r}"
     assert SECRET not in shown + caplog.text
     assert SECRET.encode() not in pickle.dumps(sink)
     assert not double.secret or "env:SECRET" in repr(sink.settings), "its reference may"

@@ -1,4 +1,4 @@
-"""Sinks of other packages: real distributions, tiny ones, each in a process of its own."""
+"""Sinks of other packages: real distributions, tiny ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from transforms.sinks.base import SinkError, sinks
+
 ROOT = Path(__file__).parents[3]
+OFFERS = "the package theirs offers a sink, theirs:Nothing, that"
 
 SINK = '''
 from collections.abc import Sequence
@@ -123,84 +126,78 @@ def test_it_travels_to_a_worker_as_our_own_do(site: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "points", "complaint"),
     [
-        pytest.param(
+        (
             SINK.replace('kind = "nothing"', 'kind = "file"'),
             ["theirs:Nothing"],
             "two packages have a sink file: alertbeam and theirs; "
             "uninstall one of them, or give one another kind",
-            id="a kind of ours",
         ),
-        pytest.param(
+        (
             SINK + "\nclass Again(Nothing): pass\n",
             ["theirs:Nothing", "theirs:Again"],
             "two packages have a sink nothing: theirs and theirs; "
             "uninstall one of them, or give one another kind",
-            id="a kind twice",
         ),
-        pytest.param(
+        (
             "import a_module_that\\\n    is not here",
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that cannot be imported: "
-            "SyntaxError: invalid syntax (theirs.py, line 2)",
-            id="no Python",
+            f"{OFFERS} cannot be imported: SyntaxError: invalid syntax (theirs.py, line 2)",
         ),
-        pytest.param(
+        (
             "import a_module_that_is_not_here",
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that cannot be imported: "
+            f"{OFFERS} cannot be imported: "
             "ModuleNotFoundError: No module named 'a_module_that_is_not_here'",
-            id="it needs what is not there",
         ),
-        pytest.param(
+        (
             "raise RuntimeError('first\\nsecond')",
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that cannot be imported: "
-            "RuntimeError: first second",
-            id="it fails",
+            f"{OFFERS} cannot be imported: RuntimeError: first second",
         ),
-        pytest.param(
+        (
             "Nothing = print",
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that is no complete subclass of "
-            "transforms.sinks.base.Sink",
-            id="a function",
+            f"{OFFERS} is no complete subclass of transforms.sinks.base.Sink",
         ),
-        pytest.param(
+        (
             SINK.replace("def probe", "def prove"),
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that is no complete subclass of "
-            "transforms.sinks.base.Sink",
-            id="a method is missing",
+            f"{OFFERS} is no complete subclass of transforms.sinks.base.Sink",
         ),
-        pytest.param(
+        (
             SINK.replace('    kind = "nothing"\n', ""),
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that has no `kind`: a name of "
-            "lower-case letters, digits and _",
-            id="no kind",
+            f"{OFFERS} has no `kind`: a name of lower-case letters, digits and _",
         ),
-        pytest.param(
+        (
             SINK.replace("    Settings = NothingSettings\n", ""),
             ["theirs:Nothing"],
-            "the package theirs offers a sink, theirs:Nothing, that has no `Settings`: a subclass "
-            "of SinkSettings",
-            id="no settings",
+            f"{OFFERS} has no `Settings`: a subclass of SinkSettings",
         ),
     ],
-)
+    ids=[
+        "a kind of ours", "a kind twice", "no Python", "it needs what is not there", "it fails",
+        "a function", "a method is missing", "no kind", "no settings",
+    ],
+)  # fmt: skip
 def test_what_cannot_be_used_is_told_in_a_line_that_names_its_package(
-    site: Path, code: str, points: list[str], complaint: str
+    site: Path, monkeypatch: pytest.MonkeyPatch, code: str, points: list[str], complaint: str
 ) -> None:
     install(site, "theirs", code, *points)
-    shown = alertbeam(site, "sinks")
-    assert (shown.returncode, shown.stdout, shown.stderr) == (1, "", f"{complaint}\n")
+    monkeypatch.syspath_prepend(site)
+    try:
+        with pytest.raises(SinkError) as told:
+            sinks.__wrapped__()  # as if it were asked for the first time
+    finally:
+        sys.modules.pop("theirs", None)
+    assert str(told.value) == complaint
 
 
 def test_two_packages_with_one_kind_are_both_named(site: Path) -> None:
     install(site, "bin-of-theirs", SINK, "bin_of_theirs:Nothing")
     install(site, "bin-of-others", SINK, "bin_of_others:Nothing")
     shown = alertbeam(site, "sinks")
-    assert shown.returncode == 1
+    assert (shown.returncode, shown.stdout) == (1, "")
     (line,) = shown.stderr.splitlines()
     assert line.startswith("two packages have a sink nothing: ")
     assert {"bin-of-theirs", "bin-of-others"} <= set(line.replace(";", "").split())

@@ -40,8 +40,9 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 def ids(*files: Path) -> list[str]:
-    lines = [line for file in files for line in file.read_text("utf-8").split("\n")[:-1]]
-    return [json.loads(line)["id"] for line in lines]
+    """What the files hold; whole lines only, or JSON would say so."""
+    texts = [file.read_text("utf-8").removesuffix("\n") for file in files]
+    return [json.loads(line)["id"] for text in texts for line in text.split("\n")]
 
 
 def eventually(check: Callable[[], bool], within: float = 3.0) -> None:

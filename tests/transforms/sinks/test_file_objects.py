@@ -301,7 +301,7 @@ def test_an_outage_is_owed_to_the_record_and_paid(store):
     assert time.monotonic() - started < 2
     assert store.ids() == [identity(n) for n in range(10)]
     store.gateway.accept()
-    eventually(lambda: engine.status().circuit != "open")
+    eventually(lambda: engine.status().circuit != "open", within=15)
     assert deliver(engine, range(10, 30)) == [D] * 20
     engine.close()
     assert {*store.ids()} == {identity(n) for n in range(30)}

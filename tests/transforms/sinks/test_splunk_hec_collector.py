@@ -195,7 +195,7 @@ def test_killed_in_the_middle_of_a_stream_it_misses_nothing(start, deliver, ackn
     """What it had written and not answered comes again: one request's worth at most; with
     acknowledgements, what was not asked about yet."""
     collector = start(**({"ack": {"extension": "ack"}} if acknowledge else {}))
-    to = sink(collector, acknowledge=acknowledge, patience=0.3, timeout=0.3, max_bytes=20_000)
+    to = sink(collector, acknowledge=acknowledge, patience=1, timeout=1, max_bytes=20_000)
     sent = parcels(to, range(3000))
     stream = threading.Thread(target=deliver, args=(to, sent))
     stream.start()
@@ -211,7 +211,7 @@ def test_killed_in_the_middle_of_a_stream_it_misses_nothing(start, deliver, ackn
     recovered(deliver.engine)
     again = parcels(to, range(3000))
     owed = [parcel for n, parcel in enumerate(again) if outcomes[n] is OWED]
-    assert deliver(to, owed) == [D] * len(owed)
+    assert {*deliver(to, owed)} == {D}
     found = Counter(ids(collector))
     assert found.keys() == {identity(n) for n in range(3000)}
     assert acknowledge or found.total() - 3000 <= 20_000 // len(sent[0].payload)

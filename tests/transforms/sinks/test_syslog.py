@@ -309,7 +309,7 @@ class TestFailures:
         to = sink(server.address)
         started = time.monotonic()
         outcomes = deliver(to, range(3000), text="x" * 2500)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
         assert OWED in outcomes
         server.heal()
         delivered = [identity(n) for n, outcome in enumerate(outcomes) if outcome is D]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -455,3 +457,22 @@ class TestCheck:
     def test_what_to_look_for(self):
         assert identity(1) in sink("https://a").find(identity(1))
         assert identity(1) not in sink("https://a", format="raw").find(identity(1))
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_where_our_clock_is_wrong_the_records_are_not_to_blame(
+    hook: Endpoint, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """The endpoint refuses the signature's time, some with 400: as dead letters they were lost."""
+    wrong = types.SimpleNamespace(time=lambda: time.time() + hours * 3600)
+    monkeypatch.setattr("transforms.sinks.webhook.time", wrong)
+    hook.fail(Answer(400))
+    verdict = send(sink(hook))
+    assert isinstance(verdict, Retry)
+    assert re.search(r"this machine's clock is 3,(599|60[0-2]) s ", verdict.reason)
+    assert ("ahead of" if hours > 0 else "behind") in verdict.reason
+
+
+def test_a_refusal_while_our_clock_is_right_is_about_the_records(hook: Endpoint) -> None:
+    hook.fail(Answer(400))
+    assert not isinstance(send(sink(hook)), Retry)
