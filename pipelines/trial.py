@@ -45,10 +45,9 @@ from transforms.sinks.base import (
     Sink,
     SinkSettings,
     Verdict,
-    sinks,
 )
 
-__all__ = ["Reached", "Tried", "reach", "target", "trial_record", "try_sink"]
+__all__ = ["Reached", "Tried", "reach", "trial_record", "try_sink"]
 
 _SOURCE_SECONDS = 30.0
 _LINK_SECONDS = 10.0
@@ -311,12 +310,6 @@ def _judged(verdict: Verdict) -> tuple[bool, str]:
 
 
 # ------------------------------------------------------------------------------ what both use
-
-
-def target(settings: SinkSettings) -> str:
-    """Where a sink's settings lead: `Sink.target`."""
-    sink = next(each for each in sinks().values() if each.Settings is type(settings))
-    return sink("", settings).target
 
 
 def _side_by_side(

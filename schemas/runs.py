@@ -19,7 +19,6 @@ __all__ = [
     "addresses",
     "clip",
     "count",
-    "head",
     "intersect",
     "runs",
     "subtract",
@@ -112,36 +111,6 @@ def clip(a: Iterable[Run], first: int, last: int) -> list[Run]:
         for run in sorted(a, key=_order)
         if run.first <= last and first <= run.last
     ]
-
-
-def head(a: Iterable[Run], most: int) -> tuple[list[Run], list[Run]]:
-    """The first `most` records in order of (sequence, index), and the rest."""
-    a = sorted(a, key=_order)
-    edges = sorted([(run.first, 1) for run in a] + [(run.last + 1, -1) for run in a])
-    left, at, abreast = most, 0, 0
-    for sequence, step in edges:
-        if left < (sequence - at) * abreast:
-            break
-        left -= (sequence - at) * abreast
-        at, abreast = sequence, abreast + step
-    else:
-        return a, []
-    # `abreast` records an event from `at` on: all of the events before `cut`, and `left` of it.
-    whole, left = divmod(left, abreast)
-    cut = at + whole
-    taken, rest = [], []
-    for run in a:
-        end = cut - 1
-        if left and run.first <= cut <= run.last:
-            left, end = left - 1, cut
-        if run.last <= end:
-            taken.append(run)
-        elif run.first > end:
-            rest.append(run)
-        else:
-            taken.append(Run(run.first, end, run.index))
-            rest.append(Run(end + 1, run.last, run.index))
-    return taken, rest
 
 
 def addresses(a: Iterable[Run]) -> Iterator[tuple[int, int]]:

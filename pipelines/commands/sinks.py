@@ -202,7 +202,6 @@ def _tell_where(console: Console, it: Tried, before: str = "") -> None:
 def configured(settings: Settings) -> Table:
     """Each sink of the settings: what it is, where it leads, what it gets."""
     from pipelines.tables import shown, table
-    from pipelines.trial import target
 
     rows = table("sinks")
     for column in ("sink", "kind", "leads to", "gets"):
@@ -216,7 +215,7 @@ def configured(settings: Settings) -> Table:
             where = json.dumps(conditions, ensure_ascii=False)[1:-1].replace('"', "")
             gets = f"alerts, {where}" if where else gets
         name = shown(sink.name, "bold")
-        rows.add_row(name, sink.kind, shown(target(sink.settings)), shown(gets))
+        rows.add_row(name, sink.kind, shown(sink.build().target), shown(gets))
     return rows
 
 

@@ -66,6 +66,7 @@ def test_nothing_is_lost_with_a_seed_that_nobody_has_tried(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_the_campaign_finds_a_loss_that_is_planted(nursery: Nursery, tmp_path: Path) -> None:
     troubles = [Trouble("receiver refuses", 2.0, 4.0, "hook")]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.runs import Run, addresses, clip, count, head, intersect, runs, subtract, union
+from schemas.runs import Run, addresses, clip, count, intersect, runs, subtract, union
 
 Address = tuple[int, int]
 
@@ -82,14 +82,6 @@ def test_clip_keeps_the_events_between(a: list[Run], first: int, last: int) -> N
     assert clip(union(a), first, last) == runs(kept)
 
 
-@given(cut_up(), st.integers(0, 70))
-def test_head_is_the_oldest_records_and_the_rest(a: list[Run], most: int) -> None:
-    taken, rest = head(union(a), most)
-    in_order = sorted(unfold(a))
-    assert taken == runs(in_order[:most])
-    assert rest == runs(in_order[most:])
-
-
 @given(cut_up())
 def test_addresses_come_in_order_of_the_sequence(a: list[Run]) -> None:
     assert [*addresses(a)] == sorted(unfold(a))
@@ -98,8 +90,6 @@ def test_addresses_come_in_order_of_the_sequence(a: list[Run]) -> None:
 def test_nothing_is_nothing() -> None:
     assert runs([]) == union([], []) == subtract([], [Run(0, 9, 0)]) == clip([], 0, 9) == []
     assert intersect([], [Run(0, 9, 0)]) == [*addresses([])] == []
-    assert head([], 5) == ([], [])
-    assert head([Run(0, 9, 0)], 0) == ([], [Run(0, 9, 0)])
 
 
 def test_a_run_is_three_numbers_in_its_byte_form() -> None:
@@ -115,10 +105,9 @@ def test_a_run_is_three_numbers_in_its_byte_form() -> None:
         lambda a, b: intersect(a, b),
         lambda a, b: subtract(a, [Run(0, 10**9, 0)]),
         lambda a, b: subtract([Run(0, 10**9, 0)], b),
-        lambda a, b: head(a, 150_000),
         lambda a, b: clip(a, 1_000, 300_000),
     ],
-    ids=["subtract", "union", "intersect", "all at once", "from one", "head", "clip"],
+    ids=["subtract", "union", "intersect", "all at once", "from one", "clip"],
 )  # fmt: skip
 def test_a_hundred_thousand_runs_take_a_moment(work) -> None:  # type: ignore[no-untyped-def]
     """0.02 to 0.2 s; with a pass for each run it would be an hour."""
