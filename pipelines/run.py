@@ -47,7 +47,7 @@ __all__ = ["Run", "RunError"]
 _LOGGER = logging.getLogger(__name__)
 
 _LONGEST_SHIFT = 300.0
-_MOST_BUNDLES = 2_000  # of a shift: what the runner keeps of each (some 25 KB) goes with it
+_MOST_BUNDLES = 800  # of a shift: what the runner keeps of each (some 25 KB) goes with it
 _SHORTEST_SHIFT = 1.0
 _LEAST_WORK = 4  # times as long as its graph took to build, a shift works
 _LISTING_SECONDS = 30.0
