@@ -271,6 +271,8 @@ def test_all_are_asked_at_the_same_time_each_for_its_own_timeout(
 
 
 class _Hanging:
+    target = "somewhere"
+
     def __init__(self, ended: threading.Event) -> None:
         self._ended = ended
 
@@ -295,6 +297,8 @@ def test_whatever_a_check_raises_is_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Failing:
+        target = "somewhere"
+
         def check(self, timeout: float) -> str:
             raise error
 
