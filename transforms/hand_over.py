@@ -33,6 +33,8 @@ __all__ = [
     "high_water",
     "load",
     "marks",
+    "put",
+    "put_marks",
     "save",
     "seen_keys",
     "weaken",
@@ -76,6 +78,11 @@ def load(store: StateStore) -> HandedOver | None:
     return msgspec.json.decode(data, type=HandedOver) if data else None
 
 
+def put(store: StateStore, handed: HandedOver) -> None:
+    """Replace it whole, as it is."""
+    store.put(_PATH, msgspec.json.encode(handed))
+
+
 def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[bytes]) -> None:
     """Add what was new in a shift to the keys of the one before, and hand over.
 
@@ -102,7 +109,7 @@ def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[byte
     if handed.unsettled and keys:
         handed.weak = f"weak-{handed.number}"
         _write(store, handed.weak, keys)
-    store.put(_PATH, msgspec.json.encode(handed))
+    put(store, handed)
     for path in store.list("seen"):
         if path.removeprefix("seen/") not in (*files, handed.weak):
             store.delete(path)
@@ -111,12 +118,12 @@ def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[byte
 def discard(store: StateStore, handed: HandedOver) -> None:
     """Forget what was seen: it fits no horizon, until a shift that ended cleanly has some anew."""
     kept = msgspec.structs.replace(handed, horizon_ms=0, files=[], weak="", generation=-1)
-    store.put(_PATH, msgspec.json.encode(kept))
+    put(store, kept)
 
 
 def weaken(store: StateStore, handed: HandedOver) -> None:
     """What was seen ends nothing of what is read again."""
-    store.put(_PATH, msgspec.json.encode(msgspec.structs.replace(handed, weak=ALL)))
+    put(store, msgspec.structs.replace(handed, weak=ALL))
 
 
 def seen_keys(store: StateStore, handed: HandedOver) -> tuple[Keys, list[bytes]] | None:
@@ -156,6 +163,11 @@ def _read(store: StateStore, name: str) -> list[bytes] | None:
 def marks(store: StateStore) -> dict[str, int]:
     """Up to where anything may ever have been read, by `str(origin)`."""
     return msgspec.json.decode(store.get(_MARKS) or b"{}", type=dict[str, int])
+
+
+def put_marks(store: StateStore, marks: Mapping[str, int]) -> None:
+    """Replace all of them."""
+    store.put(_MARKS, msgspec.json.encode(marks))
 
 
 class HighWater:
@@ -204,7 +216,7 @@ class HighWater:
             self._put(dict(marks))
 
     def _put(self, marks: dict[str, int]) -> None:
-        self._store.put(_MARKS, msgspec.json.encode(marks))
+        put_marks(self._store, marks)
         self._marks = marks
 
 

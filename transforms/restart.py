@@ -29,13 +29,12 @@ from transforms import owed
 from transforms.account import Settled, begin, checkpoint
 from transforms.capture import read_capture
 from transforms.gaps import GONE, Gap, forget_gaps, gaps_folder, record_gap
-from transforms.hand_over import load, marks
+from transforms.hand_over import load, marks, put, put_marks
 from transforms.owed import account_path
 from transforms.state_store import StateStore, place, unplace
 
 __all__ = ["Moved", "move", "pass_over", "renew", "resume"]
 
-_HANDED_OVER, _HIGH_WATER = "handed-over", "high-water"  # as transforms.hand_over has them
 _OF_SINKS = ("accounts", "owed", "paid", "receipts")
 
 
@@ -238,10 +237,10 @@ def _hand_over(store: StateStore, doing: _Move) -> None:
                 reached_to[name] = max(reached_to.get(name, -1), doing.position)
         if doing.new:
             handed.unsettled.pop(name, None)
-        store.put(_HANDED_OVER, msgspec.json.encode(handed))
+        put(store, handed)
     if doing.new:
         reached = {each: mark for each, mark in marks(store).items() if each != name}
-        store.put(_HIGH_WATER, msgspec.json.encode(reached))
+        put_marks(store, reached)
 
 
 def _stands(store: StateStore, sinks: Iterable[str], origin: Origin) -> dict[str, int]:
