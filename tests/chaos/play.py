@@ -34,6 +34,7 @@ __all__ = ["Nursery", "Result", "play"]
 _CATCH_UP = 60.0  # seconds
 _ENDING = 40.0
 _AGAIN = 0.3  # from an end to the next start
+_LAST_WORDS = 5  # lines of its log: as many as the longest advice has
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -176,11 +177,13 @@ class _Play:
 
     def _excused(self, said: str) -> bool:
         """Whether a run may end by itself, to be begun again by whatever supervises it: while its
-        state store fails; or, as it begins, while no hub lets it in."""
+        state store fails; or, as it begins, while no hub lets it in or another reader has it."""
         at = time.monotonic() - self.began
         now = [t for t in self.plan.troubles if t.at <= at <= t.at + t.seconds + 2]
         if "no hub can be read" in said:
             return any(t.name.startswith(("hub", "clock")) for t in now)
+        if "another reader, by an epoch" in said:
+            return any(t.name == "hub steals" for t in now)
         return any(t.name.startswith("disk") for t in now)
 
     # ---------------------------------------------------------------------------------- lives
@@ -273,7 +276,7 @@ class _Play:
 
     def _gave_up(self, code: int | None) -> None:
         log = (self.ground.folder / f"life-{self.number}.log").read_text(errors="replace")
-        last = [line for line in log.splitlines() if line.strip()][-1:]
+        last = [line for line in log.splitlines() if line.strip()][-_LAST_WORDS:]
         told = f"life {self.number} ended by itself with {code}: {' '.join(last)}"
         if self._excused(told):
             self.result.notes.append(told)
