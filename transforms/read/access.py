@@ -8,42 +8,14 @@ from typing import Any, Literal
 from azure.eventhub import EventHubConsumerClient, TransportType
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from transforms.entra import Credential, identity
 from transforms.secrets import SecretRef
 
-__all__ = ["BlobCheckpoints", "ClientSecret", "EntraCredential", "EventHubsAccess"]
+__all__ = ["BlobCheckpoints", "EventHubsAccess"]
 
 # Whoever asks tries again by itself.
 _PATIENCE = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 10}
 _CONTAINER = r"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}"
-
-
-class ClientSecret(BaseModel):
-    """An Entra application's credential."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    tenant_id: str = Field(description="The Entra tenant's id.")
-    client_id: str = Field(description="The application's id.")
-    secret: SecretRef = Field(description="Where its secret lies: env:NAME or file:/path.")
-
-
-class EntraCredential(BaseModel):
-    """Access through azure-identity with an application of one's own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    client_secret: ClientSecret
-
-
-def _identity(credential: Literal["default"] | EntraCredential) -> Any:
-    from azure import identity  # slow to import, and only needed here
-
-    if credential == "default":
-        return identity.DefaultAzureCredential()
-    secret = credential.client_secret
-    return identity.ClientSecretCredential(
-        secret.tenant_id, secret.client_id, secret.secret.resolve().reveal()
-    )
 
 
 class BlobCheckpoints(BaseModel):
@@ -58,7 +30,7 @@ class BlobCheckpoints(BaseModel):
     connection_string: SecretRef | None = Field(
         None, description="Where the storage account's lies: env:NAME or file:/path."
     )
-    credential: Literal["default"] | EntraCredential = Field(
+    credential: Credential = Field(
         "default", description="`default` (azure-identity's chain) or {client_secret: …}."
     )
     every: float = Field(
@@ -96,7 +68,7 @@ class BlobCheckpoints(BaseModel):
                 self.connection_string.resolve().reveal(), self.container, **_PATIENCE
             )
         return ContainerClient.from_container_url(
-            self.container.rstrip("/"), _identity(self.credential), **_PATIENCE
+            self.container.rstrip("/"), identity(self.credential), **_PATIENCE
         )
 
 
@@ -119,7 +91,7 @@ class EventHubsAccess(BaseModel):
     connection_string: SecretRef | None = Field(
         None, description="Where a connection string lies: env:NAME or file:/path."
     )
-    credential: Literal["default"] | EntraCredential = Field(
+    credential: Credential = Field(
         "default", description="`default` (azure-identity's chain) or {client_secret: …}."
     )
     start: Literal["earliest", "latest"] = Field(
@@ -165,5 +137,5 @@ class EventHubsAccess(BaseModel):
                 **options,
             )
         return EventHubConsumerClient(
-            self.namespace, self.hub, self.consumer_group, _identity(self.credential), **options
+            self.namespace, self.hub, self.consumer_group, identity(self.credential), **options
         )

@@ -10,7 +10,8 @@ import pytest
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from pydantic import ValidationError
 
-from transforms.read.access import BlobCheckpoints, ClientSecret, EntraCredential, EventHubsAccess
+from transforms.entra import ClientSecret, EntraCredential
+from transforms.read.access import BlobCheckpoints, EventHubsAccess
 from transforms.secrets import SecretError
 
 STRING = (
