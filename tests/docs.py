@@ -1,4 +1,4 @@
-"""Makes `docs/kinds/` and `docs/formats.md` from the code.
+"""Makes `docs/kinds/`, `docs/formats.md`, and what of `docs/sinks/` comes from the code.
 
     python -m tests.docs
 
@@ -22,6 +22,7 @@ from typing import Any
 
 from schemas.formats import FORMATS
 from schemas.kinds import KINDS, details, understand
+from tests import sink_docs
 from tests.examples import EXAMPLES, encoded
 
 ROOT = Path(__file__).parent.parent
@@ -265,6 +266,7 @@ def formats_page() -> str:
 def pages() -> dict[str, str]:
     """Every page by its path below `docs`."""
     found = {f"kinds/{name}.md": kind_page(name) for name in KINDS if name in EXAMPLES}
+    found |= {f"sinks/{name}": text for name, text in sink_docs.pages().items()}
     return {**found, "kinds/README.md": index_page(), "formats.md": formats_page()}
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from schemas.kinds import KINDS
-from tests import docs
+from tests import docs, sink_docs
 from tests.examples import EXAMPLES
+from transforms.sinks.base import sinks
 
 RECORD = EXAMPLES["security_alert"].record()
 
@@ -27,6 +29,23 @@ def test_the_indexes_are_up_to_date() -> None:
 def test_there_is_a_page_a_kind() -> None:
     there = {path.stem for path in (docs.DOCS / "kinds").glob("*.md")} - {"README"}
     assert there == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("kind", sinks())
+def test_a_sinks_page_says_what_its_settings_are_and_what_it_is_held_to(kind: str) -> None:
+    text = (sink_docs.PAGES / f"{kind}.md").read_text(encoding="utf-8")
+    assert tuple(re.findall("(?m)^## (.+)$", text)) == sink_docs.HEADINGS
+    assert text == sink_docs.page(kind)
+    assert "| `patience` |" in text
+    assert f"`{kind}" in text.partition("<!-- tested -->")[2]
+
+
+def test_the_table_of_sinks_is_what_the_contract_suite_runs() -> None:
+    assert (sink_docs.PAGES / "index.md").read_text(encoding="utf-8") == sink_docs.index_page()
+
+
+def test_there_is_a_page_a_sink() -> None:
+    assert {path.stem for path in sink_docs.PAGES.glob("*.md")} == {*sinks(), "index"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipelines.commands._log import set_up
 
@@ -23,7 +24,17 @@ __all__ = ["configured", "outcome", "sinks"]
 _SAID = 500  # characters
 _FIND = 2_000
 
-sinks = typer.Typer()
+
+class _Kinds(TyperGroup):
+    """`alertbeam sinks splunk_hec` is `alertbeam sinks show splunk_hec`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+sinks = typer.Typer(cls=_Kinds)
 
 
 @sinks.callback(invoke_without_command=True)
@@ -39,7 +50,8 @@ def overview(
     """Show which systems alerts can go to, and send a test alert there.
 
     [dim]$ alertbeam sinks                               # which systems there are[/dim]
-    [dim]$ alertbeam sinks show splunk_hec               # all its settings[/dim]
+    [dim]$ alertbeam sinks splunk_hec                    # all its settings[/dim]
+    [dim]$ alertbeam sinks splunk_hec --example          # what to write into yours[/dim]
     [dim]$ alertbeam sinks -c settings.yaml              # your own sinks[/dim]
     [dim]$ alertbeam sinks test splunk -c settings.yaml  # does one get alerts?[/dim]
     """
@@ -56,17 +68,21 @@ def overview(
         console.print(configured(load(settings)))
         return
     console.print(_systems())
-    console.print("\n[dim]alertbeam sinks show KIND lists all settings of one.[/dim]")
+    console.print("\n[dim]alertbeam sinks KIND lists all settings of one.[/dim]")
 
 
 @sinks.command()
 def show(
     kind: Annotated[str, typer.Argument(help="Which one, as `alertbeam sinks` lists them.")],
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a block for the settings file instead.")
+    ] = False,
 ) -> None:
     """Show all settings of a system: those that it needs first, those
     that all share last.
 
     [dim]$ alertbeam sinks show splunk_hec[/dim]
+    [dim]$ alertbeam sinks show splunk_hec --example >> settings.yaml[/dim]
     """
     from rich.console import Console
     from rich.markup import escape
@@ -77,6 +93,9 @@ def show(
     found = discovered()
     if kind not in found:
         raise typer.BadParameter(f"there is no sink {kind!r}; there are: {', '.join(found)}")
+    if example:
+        typer.echo(_example(found[kind]), nl=False)
+        return
     model = found[kind].Settings
     schema = model.model_json_schema(by_alias=True)
     shared = {name for base in model.__bases__ for name in getattr(base, "model_fields", ())}
@@ -233,6 +252,17 @@ def _systems() -> Table:
             f"[bold]{kind}[/]", escape(_about(sink)), escape(", ".join(_needs(sink.Settings)))
         )
     return rows
+
+
+def _example(sink: Any) -> str:
+    """A block of YAML that stands in a settings file as it is."""
+    import yaml
+
+    entry = yaml.safe_dump({sink.kind: dict(sink.example)}, sort_keys=False, width=100)
+    first, *others = entry.splitlines()
+    return "".join(
+        f"{line}\n" for line in ("sinks:", f"  - {first}", *(f"    {o}" for o in others))
+    )
 
 
 def _about(sink: Any) -> str:

@@ -100,6 +100,19 @@ def test_each_system_is_a_row_with_what_it_is_and_needs(
     assert needs["webhook"] == "either url or secret_url"
 
 
+@pytest.mark.parametrize("kind", sinks())
+def test_an_example_is_a_block_that_validate_accepts(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, block = run(capsys, kind, "--example")
+    assert code == 0
+    Path("settings.yaml").write_text(f"sources: [{json.dumps(SOURCE)}]\n{block}state: state\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["validate", "settings.yaml"])
+    assert ended.value.code == 0, "".join(capsys.readouterr())
+    assert run(capsys, "show", kind, "--example") == (0, block)
+
+
 def test_of_your_own_each_is_a_row_with_where_it_leads_and_what_it_gets(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,6 +232,8 @@ class Sink(abc.ABC, Generic[S]):
 
     kind: ClassVar[str]  # the name in settings: "splunk_hec"
     Settings: ClassVar[type[SinkSettings]]
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Settings that are enough, as a user would write them."""
 
     def __init__(self, name: str, settings: S) -> None:
         self.name = name

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -143,6 +143,10 @@ class Elasticsearch(Sink[ElasticsearchSettings]):
 
     kind = "elasticsearch"
     Settings = ElasticsearchSettings
+    example: ClassVar = {
+        "url": "https://elastic.example.com:9200",
+        "api_key": "env:ELASTIC_API_KEY",
+    }
 
     @property
     def limits(self) -> Limits:

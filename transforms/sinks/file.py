@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -84,6 +84,7 @@ class File(Sink[FileSettings]):
 
     kind = "file"
     Settings = FileSettings
+    example: ClassVar = {"folder": "archive"}
 
     @property
     def limits(self) -> Limits:

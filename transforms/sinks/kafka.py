@@ -20,7 +20,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -155,6 +155,7 @@ class Kafka(Sink[KafkaSettings]):
 
     kind = "kafka"
     Settings = KafkaSettings
+    example: ClassVar = {"brokers": "kafka.example.com:9093", "topic": "alerts", "tls": {}}
 
     @property
     def limits(self) -> Limits:

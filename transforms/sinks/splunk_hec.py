@@ -18,7 +18,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -127,6 +127,7 @@ class SplunkHec(Sink[SplunkHecSettings]):
 
     kind = "splunk_hec"
     Settings = SplunkHecSettings
+    example: ClassVar = {"url": "https://splunk.example.com:8088", "token": "env:SPLUNK_HEC_TOKEN"}
 
     @property
     def limits(self) -> Limits:

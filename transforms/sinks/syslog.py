@@ -21,7 +21,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -120,6 +120,7 @@ class Syslog(Sink[SyslogSettings]):
 
     kind = "syslog"
     Settings = SyslogSettings
+    example: ClassVar = {"address": "syslog.example.com:6514", "tls": {}}
 
     @property
     def limits(self) -> Limits:

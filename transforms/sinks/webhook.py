@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timezone
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -136,6 +136,7 @@ class Webhook(Sink[WebhookSettings]):
 
     kind = "webhook"
     Settings = WebhookSettings
+    example: ClassVar = {"url": "https://hooks.example.com/alerts", "secret": "env:WEBHOOK_SECRET"}
 
     @property
     def limits(self) -> Limits:

@@ -230,6 +230,13 @@ def test_the_matrix_tells_of_each_sink_and_property_once():
 # --------------------------------------------------------------------- what a sink is made of
 
 
+def test_its_example_is_all_that_it_needs(kind):
+    """`alertbeam sinks show KIND --example` prints it."""
+    sink = sinks()[kind]
+    assert sink.example
+    sink("example", sink.Settings(**sink.example)).encode(alert(1), SOURCE, PARTITION)
+
+
 def test_the_kind_is_the_name_of_its_module(kind):
     sink = sinks()[kind]
     if sink.__module__.startswith("transforms.sinks."):
@@ -314,6 +321,25 @@ def test_an_alert_of_a_megabyte_among_others(double, engine_of):
     ]
     assert deliver(engine, sent) == [D] * 7
     in_order(double, 7)
+
+
+@holds("status update")
+def test_what_became_of_an_alert_is_told(double, engine_of):
+    """A later version of what the system has already, and then the first one once more, late: it
+    was owed, say."""
+    engine = engine_of(double.sink(patience=5))
+    first = alert(1, status="new", version="1", event_ms=1_790_000_000_000)
+    then = alert(
+        2, entity=first.entity, status="resolved", version="2", event_ms=first.event_ms + 60_000
+    )
+    for each in (first, then):
+        assert deliver(engine, [parcel(engine.sink, each)]) == [D]
+    told = [identity(2)] if double.updates else [identity(1), identity(2)]
+    eventually(lambda: sorted(double.ids()) == sorted(told))
+    if double.updates:
+        assert deliver(engine, [parcel(engine.sink, first)]) == [D]
+        time.sleep(0.1)
+        assert double.ids() == told, "what it shows is older than what it was told"
 
 
 @holds("hostile text")

@@ -48,6 +48,8 @@ PROPERTIES = {
     "half-closed": "a system that ends the connection without an answer costs nothing",
     "outage": "what did not arrive is owed, to the record, and paid",
     "nothing lost": "a system that comes and goes has everything in the end",
+    "status update": "what became of an alert is told: the same record changes where the system "
+    "can change one, and one more tells of it elsewhere",
     "restart": "a new start goes on where the last one ended",
     "two of a kind": "two sinks of one kind do not touch each other",
     "hostile text": "no text of an alert forges or breaks a record",
@@ -84,6 +86,8 @@ class Double(abc.ABC):
     secret: whether its sink is given SECRET, as `env:SECRET`.
     answers: whether it says that it took something, so that silence is noticed.
     ordered: whether it keeps the order in which records came.
+    updates: whether an alert's later versions change the record that it has of it: `ids` then
+        tells of each record only the version that it shows.
     faults: how the properties that need the system's help are played, by name.
     table: how "status codes" is: every answer that the system's contract knows.
     lacks: those of them that this system cannot have, and why.
@@ -96,6 +100,7 @@ class Double(abc.ABC):
     secret: ClassVar[bool] = False
     answers: ClassVar[bool] = True
     ordered: ClassVar[bool] = True
+    updates: ClassVar[bool] = False
     faults: ClassVar[Mapping[str, Any]] = {}
     table: ClassVar[Sequence[Says]] = ()
     lacks: ClassVar[Mapping[str, str]] = {}
