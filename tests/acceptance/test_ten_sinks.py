@@ -270,7 +270,7 @@ def test_ten_sinks_each_in_trouble_at_its_own_time_all_get_everything_without_an
         print(
             f"memory after the first minute: {min(memory):.0f}-{max(memory):.0f} MiB; {usual:.0f}"
         )
-        # What sinks in trouble have in hand comes and goes, some 15 % in seconds: that is no growth.
+        # What sinks in trouble have in hand comes and goes within seconds: that is no growth.
         halves = [statistics.median(memory[at : at + 30]) for at in range(0, len(memory) - 29, 30)]
         print(f"medians of half-minutes: {', '.join(f'{each:.0f}' for each in halves)} MiB")
         assert all(abs(each - usual) <= FLAT * usual for each in halves), halves
