@@ -31,13 +31,15 @@ security-management), "Table API". Lengths are the fields' own, in characters.
 The states of a security incident are those of its process, which people walk it through: there is
 no `state` (nor category) in its record, and `work_notes` say what became of it.
 
-A key that is too long for its field ends in a hash of the whole. Dropped: the record itself. Every
-record becomes one: route here what somebody shall act on.
+A key that is too long for its field ends in a hash of the whole, and so does a correlation_id of
+characters that a query would not take as they are (`^` and `,` separate there, `javascript:` is
+run). Dropped: the record itself. Every record becomes one: route here what somebody shall act on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
@@ -73,6 +75,7 @@ _PRIORITIES = {  # impact, urgency, severity
 _STATES = {"new": "1", "in_progress": "2", "resolved": "6", "dismissed": "6"}
 _CLOSE_CODES = {"resolved": "Solution provided", "dismissed": "No resolution provided"}
 _CLOSED = ("resolved", "dismissed")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_./-]")  # in an encoded query, or its URL
 _LINES = {**HARMLESS, ord("\n"): "\n"}
 _NAME, _KEY, _TITLE, _TEXT = 100, 1024, 160, 4000  # characters
 _INFO = 16_000  # bytes of additional_info
@@ -98,7 +101,7 @@ def servicenow_event(alert: Alert) -> bytes:
         resource=_line(_part(alert, found, node)),
         type=_line(alert.kind),
         metric_name=_line(alert.alert_type) or _line(alert.title),
-        message_key=_key(alert.entity, _KEY),
+        message_key=_key(alert.entity or alert.event_id, _KEY),
         time_of_event=_time(alert.event_ms),
         description=_text(_joined(alert.title, alert.description)),
         additional_info=_info(alert, found),
@@ -116,7 +119,7 @@ def servicenow_incident(alert: Alert, *, table: Table = "incident") -> bytes:
     made: Object = without_blanks(
         short_description=_line(alert.title, _TITLE) or _line(alert.alert_type) or alert.kind,
         description=_text("\n".join(map(_fact, facts, facts.values()))),
-        correlation_id=_key(alert.entity, _NAME),
+        correlation_id=_reference(alert.entity or alert.event_id),
         correlation_display=_line(alert.product) or alert.kind,
         impact=impact,
         urgency=urgency,
@@ -187,8 +190,9 @@ def _facts(alert: Alert, found: Details) -> dict[str, str]:
 
 
 def _info(alert: Alert, found: Details) -> str:
-    """The most telling first; what does not fit is left out."""
-    facts = {name.lower(): text for name, text in _facts(alert, found).items()}
+    """The most telling first; what does not fit is left out, but for the event's id."""
+    facts = {"event": alert.event_id}
+    facts |= {name.lower(): text for name, text in _facts(alert, found).items()}
     facts = facts | {"action": found.action, "outcome": found.outcome}
     facts |= {name: text for name, text in found.attributes.items() if name not in facts}
     del facts["description"], facts["time"]
@@ -232,8 +236,17 @@ def _joined(title: str, description: str) -> str:
 def _key(entity: str, most: int) -> str:
     if len(entity) <= most:
         return entity
+    return _hashed(entity, entity, most)
+
+
+def _reference(entity: str) -> str:
+    safe = _UNSAFE.sub("_", entity)
+    return _key(entity, _NAME) if safe == entity else _hashed(safe, entity, _NAME)
+
+
+def _hashed(shown: str, entity: str, most: int) -> str:
     ending = hashlib.blake2b(entity.encode("utf-8", "replace"), digest_size=16).hexdigest()
-    return f"{entity[: most - len(ending) - 1]}~{ending}"
+    return f"{shown[: most - len(ending) - 1]}~{ending}"
 
 
 def _time(millis: int) -> str:
