@@ -48,6 +48,7 @@ def _settings(kind: str) -> Iterator[str]:
     model = sinks()[kind].Settings
     schema = model.model_json_schema(by_alias=True)
     shared = {name for base in model.__bases__ for name in getattr(base, "model_fields", ())}
+    shared -= set(model.__annotations__)
     yield "| setting | | |"
     yield "|---|---|---|"
     for setting, what, about in _rows(schema, schema.get("$defs", {}), last=shared):

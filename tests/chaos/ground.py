@@ -217,7 +217,7 @@ def _refuse_hub(ground: Ground, rng: random.Random, sink: str) -> Callable[[], o
 def _refuse_attaches(ground: Ground, rng: random.Random, sink: str) -> Callable[[], object]:
     ground.hub.refuse_attaches(rng.randint(1, 8))
     ground.hub.drop_connections()
-    return _nothing
+    return ground.hub.heal
 
 
 def _cut(ground: Ground, rng: random.Random, sink: str) -> Callable[[], object]:

@@ -444,7 +444,7 @@ MUTANTS = (
     ),
     Mutant(
         "lost with the connection: syslog does not send again what broke with it",
-        "transforms/sinks/syslog.py",
+        "transforms/delivery/syslog.py",
         "        self._lost = bool(self._tail)\n",
         "        self._lost = False\n",
         ("tests/transforms/sinks/test_syslog.py",),
@@ -501,7 +501,7 @@ MUTANTS = (
     ),
     Mutant(
         "octets counted as something else: one message runs into the next",
-        "transforms/sinks/syslog.py",
+        "transforms/delivery/syslog.py",
         'b"%d %b" % (len(payload), payload)',
         'b"%d %b" % (len(payload.decode()), payload)',
         ("tests/transforms/sinks/test_syslog.py",),

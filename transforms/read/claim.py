@@ -30,6 +30,8 @@ _CLAIM_EPOCH, _DEFENCE_EPOCH = 1, 2
 _CLAIM_SECONDS = 2.0  # for the other to notice, and to open a link of its own
 _OPEN_SECONDS = 10.0
 _FULL = "resource-limit-exceeded"
+_BUSY = "server-busy"  # a namespace that is throttled says so; it passes
+_ATTEMPTS, _PAUSE = 3, 1.0  # seconds
 
 
 class HubTaken(HubError):
@@ -48,20 +50,28 @@ def claim(access: EventHubsAccess, partition: str) -> None:
         client = access.client()
     except (SecretError, OSError, ValueError) as error:
         raise HubError(str(error)) from error
-    try:
-        with client:
+    with client:
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with _link(client, access, partition, _CLAIM):
-                    pass
+                _claim(client, access, partition)
+                return
             except HubError as error:
-                if _FULL not in str(error):  # five read already: the claim tells if they defend
+                if error.stolen:
+                    raise _taken(access, error) from error
+                if _BUSY not in str(error) or attempt == _ATTEMPTS:
                     raise
-            with _link(client, access, partition, _CLAIM, _CLAIM_EPOCH) as link:
-                _hold(link, _CLAIM_SECONDS)
+                time.sleep(_PAUSE)
+
+
+def _claim(client: EventHubConsumerClient, access: EventHubsAccess, partition: str) -> None:
+    try:
+        with _link(client, access, partition, _CLAIM):
+            pass
     except HubError as error:
-        if error.stolen:
-            raise _taken(access, error) from error
-        raise
+        if _FULL not in str(error):  # five read already: the claim tells if they defend
+            raise
+    with _link(client, access, partition, _CLAIM, _CLAIM_EPOCH) as link:
+        _hold(link, _CLAIM_SECONDS)
 
 
 def defend(client: EventHubConsumerClient, access: EventHubsAccess, partition: str) -> None:

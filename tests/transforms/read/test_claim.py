@@ -270,6 +270,24 @@ def test_a_hub_that_cannot_be_asked_is_not_taken(
     assert "c2VjcmV0" not in str(error.value)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_hub_that_is_busy_for_a_moment_is_asked_again(
+    separate_hub: Any,
+    access: Access,
+    brief: None,
+    times: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    own = separate_hub()
+    own.refuse_attaches(times)
+    if times < module._ATTEMPTS:
+        claim(access(own), "0")
+    else:
+        with pytest.raises(HubError, match="server-busy"):
+            claim(access(own), "0")
+
+
 def test_what_another_calls_itself_is_told_without_its_control_characters(
     hub: EmbeddedHub, access: Access, partition: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

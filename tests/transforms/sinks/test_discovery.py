@@ -72,7 +72,7 @@ def site(tmp_path: Path) -> Path:
 
 def run(site: Path, *command: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(site), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": path, "BIN_KEY": "hunter2", "COLUMNS": "100"}
+    environment = {**os.environ, "PYTHONPATH": path, "BIN_KEY": "hunter2", "COLUMNS": "160"}
     return subprocess.run(
         [sys.executable, *command],
         cwd=site.parent,
