@@ -31,7 +31,8 @@ description is cut.
 Source: "Forward on-premises OT alert information" (learn.microsoft.com, azure/defender-for-iot/
 organizations/how-to-forward-alert-information-to-partners). Severity: 1 Warning, 4 Minor, 8 Major,
 10 Critical. Keys: msg, protocol, severity, type (the engine), UUID, start, src_ip, src_mac, dst_ip,
-dst_mac, cat. Dropped: all else. Other alerts are said as `cef` says them.
+dst_mac, cat; and externalId, which is ours, since every version of an alert has the same UUID.
+Dropped: all else. Other alerts are said as `cef` says them.
 """
 
 from __future__ import annotations
@@ -147,7 +148,12 @@ def cef_iot(alert: Alert, *, max_bytes: int = 8192, entities: bool = True) -> by
         "dst_mac": said("destination_mac", "") or mac_address(first(target, "device")),
     }
     start = alert.start_ms or alert.event_ms
-    required = [f"severity={word}", _field("UUID", alert.entity), f"start={start}"]
+    required = [
+        f"externalId={alert.event_id}",
+        f"severity={word}",
+        _field("UUID", alert.entity),
+        f"start={start}",
+    ]
     return _line(head, required, fields, alert.description, max_bytes)
 
 

@@ -24,7 +24,7 @@ from schemas.alert import Alert
 from schemas.formats._base import Format
 from schemas.formats._text import HARMLESS, cut
 
-__all__ = ["FORMATS", "header", "rfc5424", "structured"]
+__all__ = ["FORMATS", "header", "main_fields", "priority", "rfc5424", "structured"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SEVERITIES = {
@@ -51,7 +51,7 @@ def structured(alert: Alert, *, max_bytes: int = 8192, **names: Any) -> bytes:
     names: as for `header`; without `msgid` it is the alert's kind.
     """
     names = {"msgid": alert.kind, **names}
-    head = header(alert, **names, data={_SD_ID: _fields(alert)})
+    head = header(alert, **names, data={_SD_ID: main_fields(alert)})
     if len(head) > max_bytes:
         head = header(alert, **names, data={_SD_ID: {"event_id": alert.event_id}})
     message = alert.raw
@@ -60,7 +60,8 @@ def structured(alert: Alert, *, max_bytes: int = 8192, **names: Any) -> bytes:
     return rfc5424(message, head, max_bytes=max_bytes)
 
 
-def _fields(alert: Alert) -> dict[str, str]:
+def main_fields(alert: Alert) -> dict[str, str]:
+    """What structured data holds, the most important first; what is empty is left out."""
     named = {
         "event_id": alert.event_id,
         "kind": alert.kind,
@@ -106,13 +107,19 @@ def header(
     (255, 48, 128, 32); an empty one becomes `-`. The time is the event's, UTC, to milliseconds.
     Raises ValueError for an impossible facility.
     """
-    if not 0 <= facility <= 23:
-        raise ValueError(f"a syslog facility is 0 to 23, not {facility}")
-    priority = facility * 8 + _SEVERITIES.get(alert.severity, 5)
     second, ms = divmod(alert.event_ms, 1000)
     names = _names(hostname, app_name, procid, msgid)
     said = "".join(map(_element, data, data.values())) if data else "-"
-    return f"<{priority}>1 {_time(second)}.{ms:03}Z {names} {said} ".encode("utf-8", "replace")
+    return f"<{priority(alert, facility)}>1 {_time(second)}.{ms:03}Z {names} {said} ".encode(
+        "utf-8", "replace"
+    )
+
+
+def priority(alert: Alert, facility: int) -> int:
+    """PRI. Raises ValueError for an impossible facility."""
+    if not 0 <= facility <= 23:
+        raise ValueError(f"a syslog facility is 0 to 23, not {facility}")
+    return facility * 8 + _SEVERITIES.get(alert.severity, 5)
 
 
 @functools.lru_cache(1024)

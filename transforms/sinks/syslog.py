@@ -1,77 +1,50 @@
-"""Syslog: RFC 5424, or CEF or LEEF inside it, over TCP, TLS or UDP.
+"""Syslog servers: RFC 5424 or RFC 3164, or CEF or LEEF inside RFC 5424, over TCP, TLS or UDP.
 
-Contract: RFC 5424 (the message), RFC 6587 (framing in a stream), RFC 5425 (TLS), RFC 5426 (UDP);
-tests send to real rsyslog and syslog-ng. Octet counting is the default, since with it nothing in
-an alert can begin a second message; no message holds a newline anyway.
-
-A syslog server acknowledges nothing. A chunk counts as delivered once the peer's TCP has taken
-every byte of it; and what was sent shortly before a connection broke is sent again over the next
-one, so that some messages may then come twice. UDP loses messages silently: that is its contract.
+Contract: RFC 5424 and RFC 3164 (the message); how it travels: `transforms.delivery.syslog`. Tests
+send to real rsyslog and syslog-ng. Octet counting is the default, since with it nothing in an alert
+can begin a second message; no message holds a newline anyway.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import socket
-import ssl
-import struct
-import sys
-import termios
-import time
-from collections import deque
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.alert import Alert
 from schemas.formats.cef import cef, cef_iot
 from schemas.formats.leef import leef
+from schemas.formats.rfc3164 import rfc3164
 from schemas.formats.rfc5424 import header, structured
-from transforms.delivery.network import Deadline, Tls, dial, gone, send_all
-from transforms.sinks.base import (
-    Accepted,
-    Connection,
-    Limits,
-    Retry,
-    Sink,
-    SinkSettings,
-    Verdict,
-)
+from transforms.delivery.network import Tls
+from transforms.delivery.syslog import ListenerSettings, SyslogSink
 
 __all__ = ["Syslog", "SyslogSettings"]
 
-_TAIL_SECONDS = 10.0  # what a living server has surely read by now
-_TAIL_BYTES = 4 * 1024 * 1024
-_REFUSAL = 0.3  # seconds; in TLS 1.3 a server refuses a client's certificate after the handshake
-_HOSTNAME = socket.gethostname()
 _LINES = {"cef": cef, "cef_iot": cef_iot, "leef": leef}
-_LEEF_BYTES = 4096  # what QRadar takes of a TCP payload unless told otherwise
-
-Facility = Literal[
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
-    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
-    "local5", "local6", "local7",
-]  # fmt: skip
-_FACILITIES = get_args(Facility)  # in the order of their numbers
+_MOST = {
+    "leef": 4096,  # what QRadar takes of a TCP payload unless told otherwise
+    "rfc3164": 1024,  # what the RFC allows
+}
 
 
-class SyslogSettings(SinkSettings):
-    """A syslog server, or an ArcSight SmartConnector or QRadar that listens for syslog."""
+class SyslogSettings(ListenerSettings):
+    """A syslog server: rsyslog, syslog-ng, or a relay on the way to any other system."""
 
-    address: str = Field(description="host:port of the server; TLS commonly uses 6514.")
     protocol: Literal["tcp", "tls", "udp"] = Field(
         "tcp", description="How it is reached; `tls` if the `tls` section is there."
     )
-    tls: Tls | None = Field(None, description="How the connection is secured.")
-    format: Literal["rfc5424", "cef", "cef_iot", "leef"] = Field(
+    tls: Tls | None = Field(
+        None,
+        description="How the connection is secured; `cert` and `key` where it wants to know us.",
+    )
+    format: Literal["rfc5424", "rfc3164", "cef", "cef_iot", "leef"] = Field(
         "rfc5424",
         description="`rfc5424`: the main fields as structured data, the record's JSON as the "
-        "message (its title and description, where that is too long); `cef`: ArcSight's CEF; "
-        "`cef_iot`: CEF, alerts of Defender for IoT as its sensors write them; `leef`: QRadar's "
-        "LEEF 2.0.",
+        "message (its title and description, where that is too long); `rfc3164`: the same for "
+        'older servers, the fields as name="value"; `cef`, `cef_iot`, `leef`: for a relay in front '
+        "of a system that reads them (`cef_iot`: CEF, alerts of Defender for IoT as its sensors "
+        "write them).",
     )
     framing: Literal["octet", "lf"] = Field(
         "octet", description="How messages are told apart: by their length, or by newlines."
@@ -81,262 +54,48 @@ class SyslogSettings(SinkSettings):
         ge=480,
         le=65_000,
         description="The longest message; longer ones are shortened. rsyslog takes 8096 bytes "
-        "unless told otherwise, and splits what is longer into several events. With `leef` 4096, "
-        "as QRadar does.",
+        "unless told otherwise, and splits what is longer into several events. With `rfc3164` "
+        "1024, as its RFC says; with `leef` 4096, as QRadar does.",
     )
     entities: bool = Field(
         True,
         description="Whether CEF and LEEF say what a record mentions: addresses, accounts, "
         "processes, files. That costs about 0.2 ms an alert.",
     )
-    facility: Facility = Field("local0", description="The syslog facility.")
-    app_name: str = Field("alertbeam", description="The sender's name in the header.")
-    hostname: str = Field("", description="The host in the header; without it, this machine's.")
-
-    @field_validator("address")
-    @classmethod
-    def _check_address(cls, address: str) -> str:
-        _host_and_port(address)
-        return address
+    app_name: str = Field(
+        "alertbeam",
+        description="The sender's name in the header; with `rfc3164` its letters and digits.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _one_follows_from_another(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("tls") is not None:
             given = {"protocol": "tls", **given}
-        if isinstance(given, dict) and given.get("format") == "leef":
-            given = {"max_bytes": _LEEF_BYTES, **given}
+        if isinstance(given, dict) and given.get("format") in _MOST:
+            given = {"max_bytes": _MOST[given["format"]], **given}
         return given
 
-    @model_validator(mode="after")
-    def _check_protocol(self) -> SyslogSettings:
-        if self.tls and self.protocol != "tls":
-            raise ValueError(f"`protocol: {self.protocol}` knows no `tls`")
-        return self
 
-
-class Syslog(Sink[SyslogSettings]):
+class Syslog(SyslogSink[SyslogSettings]):
     """One server."""
 
     kind = "syslog"
     Settings = SyslogSettings
     example: ClassVar = {"address": "syslog.example.com:6514", "tls": {}}
 
-    @property
-    def limits(self) -> Limits:
-        return Limits(256 * 1024)
-
-    @property
-    def separator_bytes(self) -> int:
-        return 6 if self.settings.framing == "octet" else 1
-
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
-        settings = self.settings
-        names: dict[str, Any] = {
-            "facility": _FACILITIES.index(settings.facility),
-            "hostname": settings.hostname or _HOSTNAME,
-            "app_name": settings.app_name,
-            "msgid": alert.kind,
-        }
-        most = settings.max_bytes
+        settings, most = self.settings, self.settings.max_bytes
+        if settings.format == "rfc3164":
+            return rfc3164(alert, max_bytes=most, tag=settings.app_name, **self.names)
+        names = {**self.names, "app_name": settings.app_name, "msgid": alert.kind}
         if settings.format == "rfc5424":
             return structured(alert, max_bytes=most, **names)
         head = header(alert, **names)
         say = _LINES[settings.format]
         return head + say(alert, max_bytes=most - len(head), entities=settings.entities)
 
-    def connect(self) -> Connection:
-        return (
-            _Datagrams(self.settings) if self.settings.protocol == "udp" else _Stream(self.settings)
-        )
-
-    def probe(self, timeout: float) -> None:
-        if self.settings.protocol == "udp":
-            _datagrams(self.settings).close()
-        else:
-            _part(_dial(self.settings, Deadline(timeout)))
-
-    def check(self, timeout: float) -> str:
-        if self.settings.protocol == "udp":
-            self.probe(timeout)
-            return "the address is good; more cannot be known, since syslog over UDP never answers"
-        deadline = Deadline(timeout)
-        sock = _dial(self.settings, deadline)
-        try:
-            sock.settimeout(min(_REFUSAL, deadline.left()))
-            with contextlib.suppress(TimeoutError):  # silence: it waits for messages
-                if not sock.recv(1):
-                    raise ConnectionError("it closes the connection at once")
-            if not isinstance(sock, ssl.SSLSocket):
-                found = "it takes connections, unencrypted"
-            elif sock.context.verify_mode is ssl.CERT_NONE:
-                found = f"{sock.version()}, but its certificate is not verified (`verify: false`)"
-            else:
-                found = f"{sock.version()}, its certificate is verified"
-            return f"{found}; more cannot be known, since syslog never answers"
-        finally:
-            _part(sock)
-
     def find(self, event_id: str) -> str:
-        if self.settings.format == "rfc5424":
+        if self.settings.format in ("rfc5424", "rfc3164"):
             return f'search for event_id="{event_id}"'
-        if self.settings.format == "cef_iot":
-            return (
-                f"search for externalId={event_id}, or for the UUID of an alert of Defender for IoT"
-            )
         return f"search for externalId={event_id}"
-
-
-class _Stream(Connection):
-    """TCP or TLS. It outlives its sockets: what may have got lost with one goes over the next."""
-
-    def __init__(self, settings: SyslogSettings) -> None:
-        self._settings = settings
-        self._sock: socket.socket | None = None
-        self._tail: deque[tuple[float, bytes]] = deque()  # when it was sent, and what
-        self._lost = False  # the tail has to be sent again
-
-    def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
-        if self._settings.framing == "octet":
-            chunk = b"".join([b"%d %b" % (len(payload), payload) for payload in payloads])
-        else:
-            chunk = b"\n".join(payloads) + b"\n"
-        try:
-            self._deliver(chunk, Deadline(timeout))
-        except OSError as error:
-            if self._lost or not isinstance(error, ssl.SSLCertVerificationError):
-                return Retry(str(error))  # not raised: this object holds what was lost
-            raise
-        return Accepted()
-
-    def idle(self) -> float | None:
-        """Find out soon, not with the next alert, that what was sent last has got lost."""
-        if not self._tail:
-            return None
-        with contextlib.suppress(OSError):
-            self._deliver(b"", Deadline(1.0))
-        return 1.0
-
-    def close(self) -> None:
-        self.idle()
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            _part(sock)
-
-    def _deliver(self, chunk: bytes, deadline: Deadline) -> None:
-        """Send, and wait until the peer's TCP has all of it."""
-        try:
-            if self._sock is not None and gone(self._sock):
-                self._sock.close()
-                self._sock = None
-                self._tail.clear()  # it closed in order: it had read everything
-        except OSError:
-            self._break()
-        if self._sock is None:
-            if not chunk and not self._lost:
-                return
-            self._sock = _dial(self._settings, deadline)
-        now = time.monotonic()
-        if self._lost:
-            resend = b"".join(sent for _, sent in self._tail)
-            self._tail = deque([(now, resend)])
-        else:
-            resend = b""
-            self._forget(now)
-        try:
-            send_all(self._sock, resend + chunk, deadline)
-            self._confirm(self._sock, deadline)
-        except OSError:
-            self._break()
-            raise
-        self._lost = False
-        if chunk:
-            self._tail.append((now, chunk))
-
-    def _confirm(self, sock: socket.socket, deadline: Deadline) -> None:
-        pause = 0.0001
-        while _unacknowledged(sock):
-            # Raises when it is broken, but not where the peer had closed in order just before.
-            if gone(sock) and (error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-                raise ConnectionError(error, "the peer closed the connection")
-            time.sleep(min(pause, deadline.left()))
-            pause = min(pause * 1.2, 0.05)  # never much longer than it has taken already
-        gone(sock)
-
-    def _break(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-        self._lost = bool(self._tail)
-
-    def _forget(self, now: float) -> None:
-        size = sum(len(sent) for _, sent in self._tail)
-        while self._tail and (now - self._tail[0][0] > _TAIL_SECONDS or size > _TAIL_BYTES):
-            size -= len(self._tail.popleft()[1])
-
-
-class _Datagrams(Connection):
-    """UDP: a message a datagram."""
-
-    def __init__(self, settings: SyslogSettings) -> None:
-        self._sock = _datagrams(settings)
-
-    def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
-        self._sock.settimeout(timeout)
-        for count, payload in enumerate(payloads, 1):
-            self._sock.send(payload)
-            if not count % 16:
-                time.sleep(0.001)  # a burst would overflow the receiver's buffer
-        # A host without a listener may have said so by now (ICMP).
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return Retry(f"[Errno {error}] nothing listens there") if error else Accepted()
-
-    def close(self) -> None:
-        self._sock.close()
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{address}")
-        if parts.hostname and parts.port and parts.netloc == address and "@" not in address:
-            return parts.hostname, parts.port
-    except ValueError:
-        pass
-    raise ValueError("an address is host:port, or [IPv6 address]:port")
-
-
-def _dial(settings: SyslogSettings, deadline: Deadline) -> socket.socket:
-    host, port = _host_and_port(settings.address)
-    if settings.protocol == "tcp":
-        return dial(host, port, deadline)
-    tls = settings.tls or Tls()
-    return dial(host, port, deadline, tls.context(), tls.server_name or "")
-
-
-def _part(sock: socket.socket) -> None:
-    """Close in order: with something unread in it, closing would reset the connection, and the
-    peer could lose what it has not read yet."""
-    with contextlib.suppress(OSError):
-        sock.settimeout(1.0)
-        if isinstance(sock, ssl.SSLSocket):
-            sock = sock.unwrap()
-        sock.shutdown(socket.SHUT_WR)
-        while sock.recv(65536):
-            pass
-    sock.close()
-
-
-def _datagrams(settings: SyslogSettings) -> socket.socket:
-    host, port = _host_and_port(settings.address)
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    sock = socket.socket(family, kind, protocol)
-    sock.connect(address)
-    return sock
-
-
-def _unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the peer's TCP has not taken yet (SIOCOUTQ). Only Linux says."""
-    if not sys.platform.startswith("linux"):
-        return 0
-    counted = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-    return int(struct.unpack("i", counted)[0])

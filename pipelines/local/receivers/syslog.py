@@ -52,8 +52,7 @@ class SyslogReceiver(Receiver):
         return list(self.lines())
 
     def ids(self) -> list[str]:
-        """The messages' stable ids, in order, repeats included. Alerts of Defender for IoT in the
-        format `cef_iot` have none."""
+        """The messages' stable ids, in order, repeats included."""
         found = (_ID.match(message) for message in self.lines())
         return [match[1].decode() for match in found if match]
 

@@ -46,7 +46,7 @@ OWN = {
 """Every key that this format has."""
 IOT = {
     *("msg", "protocol", "severity", "type", "UUID", "start"),
-    *("src_ip", "src_mac", "dst_ip", "dst_mac", "cat"),
+    *("src_ip", "src_mac", "dst_ip", "dst_mac", "cat", "externalId"),
 }
 KNOWN = Subscription(SUBSCRIPTION, "Shop", "ann@example.com", "production", "Retail")
 
@@ -415,6 +415,7 @@ def test_an_iot_alert_as_its_sensors_say_it(monkeypatch: pytest.MonkeyPatch) -> 
         "dst_ip": "10.1.0.9",
         "dst_mac": "00:0d:60:af:1b:62",
         "cat": "Unauthorized Communication Behavior",
+        "externalId": alert(kind="iot_alert").event_id,
     }
 
 
@@ -452,3 +453,4 @@ def test_any_iot_alert_is_one_line_without_a_forged_field(made: Alert) -> None:
     header, fields = parse(cef_iot(msgspec.structs.replace(made, kind="iot_alert")))
     assert header[6] in ("1", "4", "8", "10")
     assert {"severity", "start"} <= set(fields) <= IOT
+    assert fields["externalId"] == made.event_id

@@ -189,5 +189,6 @@ def test_what_is_no_object_cannot_be_said(raw: bytes) -> None:
 
 
 def test_source() -> None:
-    assert hub_source("ns.servicebus.windows.net/hub/$Default") == "ns.servicebus.windows.net/hub;"
+    hub = "ns.servicebus.windows.net/hub"
+    assert hub_source(f"{hub}/$Default") == f"eventhub://{hub};"
     assert hub_source("file:///data/events.avro") == "file:///data/events.avro"

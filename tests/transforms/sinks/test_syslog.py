@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import ssl
 import threading
@@ -22,8 +23,8 @@ from pipelines.local.receivers import (
 from schemas.alert import Subscription
 from schemas.receipt import Outcome
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity, parcels
+from transforms.delivery import syslog as module
 from transforms.delivery.engine import Engine
-from transforms.sinks import syslog as module
 from transforms.sinks.base import Accepted, Retry
 from transforms.sinks.syslog import Syslog, SyslogSettings
 
@@ -93,6 +94,18 @@ class TestSettings:
     def test_every_field_says_what_it_is(self):
         assert all(field.description for field in SyslogSettings.model_fields.values())
 
+    @pytest.mark.parametrize(
+        ("form", "most"), [("rfc5424", 8000), ("cef", 8000), ("leef", 4096), ("rfc3164", 1024)]
+    )
+    def test_a_format_has_its_own_cap_unless_another_is_given(self, form, most):
+        assert sink(format=form).settings.max_bytes == most
+        assert sink(format=form, max_bytes=32_000).settings.max_bytes == 32_000
+
+    def test_what_was_written_for_qradar_and_arcsight_stays_good(self):
+        for form in ("cef", "cef_iot", "leef"):
+            given = {"address": "siem:6514", "tls": {}, "format": form, "framing": "lf"}
+            assert SyslogSettings(**given).format == form
+
 
 class TestEncoding:
     def encode(self, made: Any, **options: Any) -> str:
@@ -137,10 +150,11 @@ class TestEncoding:
         more = self.encode(alert(1), format="leef", max_bytes=480)
         assert len(more) <= 480
 
-    def test_the_cap_of_qradar_is_only_for_what_goes_there(self):
-        assert sink(format="leef").settings.max_bytes == 4096
-        assert sink(format="leef", max_bytes=32_000).settings.max_bytes == 32_000
-        assert sink(format="cef").settings.max_bytes == 8000
+    def test_rfc3164_has_its_own_header_and_keeps_to_1024_bytes(self):
+        options = {"format": "rfc3164", "facility": "auth", "hostname": "h1.example.com"}
+        said = self.encode(alert(1, text="long " * 5000), app_name="beam-1", **options)
+        assert said.startswith(f'<35>Sep 21 14:13:20 h1 beam1: event_id="{identity(1)}" kind="')
+        assert len(said) == 1024
 
     def test_cef_iot_says_alerts_of_defender_for_iot_as_its_sensors_do(self):
         said = self.encode(alert(1, kind="iot_alert"), format="cef_iot")
@@ -154,7 +168,7 @@ class TestEncoding:
         assert "src=203.0.113.7" in self.encode(made, format=form)
         assert "203.0.113.7" not in self.encode(made, format=form, entities=False)
 
-    @pytest.mark.parametrize("form", ["rfc5424", "cef", "cef_iot", "leef"])
+    @pytest.mark.parametrize("form", ["rfc5424", "rfc3164", "cef", "cef_iot", "leef"])
     @pytest.mark.parametrize("kind", ["defender_alert", "iot_alert"])
     def test_nothing_hostile_leaves_a_control_character(self, form, kind):
         made = alert(1, kind=kind, text=HOSTILE, alert_type=HOSTILE, resource=HOSTILE)
@@ -204,14 +218,12 @@ class TestChecking:
     def test_udp_tells_that_it_cannot_be_known(self):
         assert "UDP never answers" in sink("127.0.0.1:9", protocol="udp").check(1)
 
-    @pytest.mark.parametrize("form", ["rfc5424", "cef", "leef"])
-    def test_a_record_is_found_by_what_is_in_it(self, form):
+    @pytest.mark.parametrize("form", ["rfc5424", "rfc3164", "cef", "cef_iot", "leef"])
+    @pytest.mark.parametrize("kind", ["defender_alert", "iot_alert"])
+    def test_a_record_is_found_by_what_is_in_it(self, form, kind):
         to = sink(format=form)
-        found = to.find(identity(1))
-        assert found.removeprefix("search for ") in to.encode(alert(1), SOURCE, PARTITION).decode()
-
-    def test_an_alert_of_defender_for_iot_is_found_by_its_own_id(self):
-        assert "or for the UUID of an alert of Defender" in sink(format="cef_iot").find("ab12")
+        found = to.find(identity(1)).removeprefix("search for ")
+        assert found in to.encode(alert(1, kind=kind), SOURCE, PARTITION).decode()
 
 
 STREAMS = [("octet", False), ("lf", False), ("octet", True), ("lf", True)]
@@ -259,6 +271,16 @@ class TestDelivery:
             assert deliver(to, range(50), text=HOSTILE) == [D] * 50
             eventually(lambda: server.received >= 50)
             assert server.ids() == [identity(n) for n in range(50)]
+
+    def test_rfc3164_fits_a_datagram(self, deliver):
+        with SyslogReceiver(protocol="udp") as server:
+            to = sink(server.address, protocol="udp", format="rfc3164")
+            assert deliver(to, range(50), text=HOSTILE * 10) == [D] * 50
+            eventually(lambda: server.received >= 50)
+            messages = server.messages()
+        assert max(map(len, messages)) <= 1024
+        found = [re.search(rb' alertbeam: event_id="(\w{32})" ', each) for each in messages]
+        assert [match and match[1].decode() for match in found] == [identity(n) for n in range(50)]
 
     def test_udp_to_nobody_is_owed(self, deliver):
         with SyslogReceiver(protocol="udp") as server:

@@ -15,6 +15,7 @@ from schemas.receipt import Outcome
 from tests.transforms.sinks.alerts import HOSTILE, identity, parcels
 from tests.transforms.sinks.daemons import Daemon, missing
 from transforms.delivery.engine import Engine
+from transforms.sinks.arcsight import Arcsight, ArcsightSettings
 from transforms.sinks.syslog import Syslog, SyslogSettings
 
 # rsyslog writes a tab as #011 unless told otherwise.
@@ -106,3 +107,74 @@ def test_after_a_crash_and_a_restart_nothing_is_missing(daemon, deliver):
         time.sleep(0.01)
     assert set(deliver(to, range(100, 120), text="tame")) == {Outcome.DELIVERED}
     assert set(ids(daemon, 120)) == {identity(n) for n in range(120)}
+
+
+def test_an_rfc3164_header_is_understood(daemon, deliver):
+    to = sink(daemon, "tcp", format="rfc3164", facility="local3", app_name="beam", framing="lf")
+    assert set(deliver(to, range(50))) == {Outcome.DELIVERED}
+    assert ids(daemon, 50) == [identity(n) for n in range(50)]
+    assert {(line[0], line[1], line[2]) for line in daemon.lines()} == {("local3", "err", "beam")}
+
+
+@pytest.mark.parametrize("header", ["rfc3164", "rfc5424"])
+def test_what_is_made_for_arcsight_passes_through_a_relay(daemon, deliver, header):
+    tls = {"ca": f"file:{daemon.folder / 'localhost.pem'}"}
+    given = {"address": f"127.0.0.1:{daemon.tls}", "tls": tls, "framing": "octet"}
+    to = Arcsight("siem", ArcsightSettings(**given, header=header, patience=3.0))
+    assert set(deliver(to, range(50))) == {Outcome.DELIVERED}
+    assert ids(daemon, 50) == [identity(n) for n in range(50)]
+
+
+# Servers that want to know who comes, and trust one certificate.
+WHO_COMES = {
+    "rsyslog": """
+global(workDirectory="{folder}" defaultNetstreamDriverCAFile="{folder}/client.pem"
+       defaultNetstreamDriverCertFile="{cert}" defaultNetstreamDriverKeyFile="{key}")
+module(load="imtcp")
+input(type="imtcp" address="127.0.0.1" port="{tcp}")
+input(type="imtcp" address="127.0.0.1" port="{tls}"
+      streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="x509/certvalid")
+template(name="parsed" type="string"
+         string="%syslogfacility-text%\\t%syslogseverity-text%\\t%app-name%\\t%msgid%\\t%rawmsg%\\n")
+action(type="omfile" file="{out}" template="parsed")
+""",
+    "syslog-ng": """
+@version: 3.38
+options {{ keep-hostname(yes); stats-freq(0); }};
+source in {{
+  syslog(transport("tcp") ip("127.0.0.1") port({tcp}));
+  syslog(transport("tls") ip("127.0.0.1") port({tls})
+         tls(key-file("{key}") cert-file("{cert}") ca-file("{folder}/client.pem")
+             peer-verify(required-trusted)));
+}};
+destination out {{
+  file("{out}" template("$FACILITY\\t$LEVEL\\t$PROGRAM\\t$MSGID\\t$SDATA $MSG\\n"));
+}};
+log {{ source(in); destination(out); }};
+""",
+}
+
+
+@pytest.mark.parametrize("program", WHO_COMES)
+def test_a_client_certificate_is_wanted_and_shown(program, deliver, tmp_path):
+    missing(program)
+    client, key = certificate(tmp_path, "client")
+    certificate(tmp_path, "stranger")
+    running = Daemon(program, tmp_path, *certificate(tmp_path), WHO_COMES[program])
+    running.start()
+    try:
+        ca = {"ca": f"file:{tmp_path / 'localhost.pem'}"}
+        shown = {**ca, "cert": f"file:{client}", "key": f"file:{key}"}
+        wrong = {**ca, "cert": f"{tmp_path}/stranger.pem", "key": f"{tmp_path}/stranger.key"}
+        known, nobody, stranger = (
+            Syslog("siem", SyslogSettings(address=f"127.0.0.1:{running.tls}", tls=tls))
+            for tls in (shown, ca, wrong)
+        )
+        assert "its certificate is verified" in known.check(2)
+        for refused in (nobody, stranger):
+            with pytest.raises(OSError):
+                refused.check(2)
+        assert set(deliver(known, range(20))) == {Outcome.DELIVERED}
+        assert ids(running, 20) == [identity(n) for n in range(20)]
+    finally:
+        running.kill()
