@@ -33,6 +33,7 @@ setup(
     ],
     extras_require={
         "kafka": ["confluent-kafka>=2.16,<3"],
+        "google": ["google-auth>=2.40,<3"],  # google_secops
         "gs": ["google-cloud-storage>=3,<4"],
         "s3": ["boto3>=1.40,<2"],  # the file sink's s3://
         "dev": [
@@ -40,12 +41,14 @@ setup(
             "boto3",
             "confluent-kafka",
             "cryptography",  # test certificates
+            "google-auth",
             "google-cloud-storage",
             "hypothesis",
             "jsonschema",
             "mypy",
             "ocsf-json-schema",  # OCSF's published schemas, and models of its classes
             "py-ocsf-models",
+            "pyjwt",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",

@@ -256,13 +256,14 @@ def _systems() -> Table:
 
 def _example(sink: Any) -> str:
     """A block of YAML that stands in a settings file as it is."""
-    import yaml
+    import io
 
-    entry = yaml.safe_dump({sink.kind: dict(sink.example)}, sort_keys=False, width=100)
-    first, *others = entry.splitlines()
-    return "".join(
-        f"{line}\n" for line in ("sinks:", f"  - {first}", *(f"    {o}" for o in others))
-    )
+    from ruamel.yaml import YAML
+
+    yaml, block = YAML(), io.StringIO()
+    yaml.indent(sequence=4, offset=2)
+    yaml.dump({"sinks": [{sink.kind: dict(sink.example)}]}, block)
+    return block.getvalue()
 
 
 def _about(sink: Any) -> str:

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
 from schemas.alert import Alert
 from schemas.entities import Details
+from schemas.formats._records import username
 from schemas.formats._text import HARMLESS, cut
-from schemas.formats.servicenow import _facts
 
-__all__ = ["facts", "line", "summary"]
+__all__ = ["facts", "gmt", "known_facts", "line", "summary"]
 
 _LINES = {**HARMLESS, ord("\n"): "\n"}
+_EPOCH = datetime(1970, 1, 1)
 _FIRST, _LAST = "Description", ("Id", "Event")
 _VALUE = 1_000  # bytes of one fact, but for the description
 
 
+def known_facts(alert: Alert, found: Details) -> dict[str, str]:
+    """Name → what is known, as it came; the most telling first."""
+    seen = found.attributes.get
+    known = alert.subscription
+    owned = f" ({known.name}; {known.owner})" if known and known.known else ""
+    return {
+        "Description": alert.description or alert.title,
+        "Severity": alert.severity_original or alert.severity,
+        "Status": alert.status_original or alert.status,
+        "Link": alert.link,
+        "Time": gmt(alert.event_ms) and f"{gmt(alert.event_ms)} GMT",
+        "Activity": " to ".join(filter(None, map(gmt, (alert.start_ms, alert.end_ms)))),
+        "Resource": alert.resource,
+        "Subscription": alert.subscription_id and alert.subscription_id + owned,
+        "Tactics": _listed(alert.tactics),
+        "Techniques": _listed(alert.techniques),
+        "Machines": _listed(found.hosts),
+        "Accounts": _listed(username(it) for it in found.of("user", "mailbox")),
+        "Addresses": _listed(found.ips),
+        "URLs": _listed(found.urls),
+        "Hashes": _listed(found.hashes),
+        "Remediation": seen("remediation", ""),
+        "Resources": _listed(alert.resource_ids),
+        "Type": alert.alert_type,
+        "Kind": alert.kind,
+        "Id": alert.entity,
+        "Event": alert.event_id,
+    }
+
+
 def facts(alert: Alert, found: Details) -> dict[str, str]:
     """The most telling first; none is empty, each but the description is one line."""
-    known = _facts(alert, found)
+    known = known_facts(alert, found)
     description = known.pop(_FIRST).translate(_LINES).strip()
     lines = {name: line(text, _VALUE) for name, text in known.items()}
     return {name: text for name, text in ({_FIRST: description} | lines).items() if text}
@@ -39,3 +73,14 @@ def summary(known: dict[str, str], most: int) -> str:
 def line(text: str, most: int) -> str:
     """One line of at most `most` bytes."""
     return cut(text.translate(HARMLESS).strip(), most)
+
+
+def gmt(millis: int) -> str:
+    """yyyy-MM-dd HH:mm:ss; "" where there is none."""
+    if not millis:
+        return ""
+    return (_EPOCH + timedelta(milliseconds=millis)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(filter(None, texts)))

@@ -1,8 +1,9 @@
 """Splunk HTTP Event Collector: one event object, as `/services/collector/event` takes it.
 
-Source: Splunk's "Format events for HTTP Event Collector". Shape `body_wrapped` is what the Splunk
-Add-on for Microsoft Cloud Services writes for an event hub (sourcetype `mscs:azure:eventhub`), so
-that its searches go on working; `raw` is the record alone.
+Source: Splunk's "Format events for HTTP Event Collector", and what the Splunk Add-on for Microsoft
+Cloud Services writes for an event hub (its event hub input, 5.0): shape `raw`, the record alone,
+where its event format flags are 0, and `body_wrapped` where they ask for system properties. Its
+own field mapping (`mscs:azure:security:alert`) reads `raw`.
 
 Shape `cim` puts before the record, which stays under `body`, the fields of the Alerts data model.
 Source: "Alerts", Splunk Common Information Model Add-on Manual. What is empty is left out.
@@ -108,8 +109,9 @@ def _alerts_fields(alert: Alert) -> dict[str, str]:
 
 @functools.lru_cache(1024)
 def hub_source(source: str) -> str:
-    """`namespace/hub;`, the add-on's `source`, from an origin's `namespace/hub/consumer_group`."""
-    return "/".join(source.split("/")[:2]) + ";" if "://" not in source else source
+    """The add-on's `source`, `eventhub://namespace/hub;`, from an origin's
+    `namespace/hub/consumer_group`."""
+    return f"eventhub://{'/'.join(source.split('/')[:2])};" if "://" not in source else source
 
 
 @functools.lru_cache(1024)

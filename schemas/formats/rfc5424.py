@@ -84,7 +84,8 @@ def rfc5424(message: bytes, head: bytes, *, max_bytes: int = 8192) -> bytes:
     """
     message = message.translate(_BLANKS, _CONTROLS)
     if not message.isascii():
-        message = message.decode("utf-8", "replace").translate(HARMLESS).encode()
+        text = message.decode("utf-8", "replace").translate(HARMLESS)
+        message = text.lstrip("\ufeff").encode()  # a mark that some read as part, others not
     room = max_bytes - len(head)
     if len(message) > room:
         message = cut(message.decode(), room).encode()

@@ -40,8 +40,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -50,7 +48,8 @@ from schemas.alert import Alert
 from schemas.entities import Details
 from schemas.formats._base import Format
 from schemas.formats._ocsf_objects import Object, resource, without_blanks
-from schemas.formats._records import nature, preferred, username
+from schemas.formats._records import nature, preferred
+from schemas.formats._summary import gmt, known_facts
 from schemas.formats._text import HARMLESS, cut
 from schemas.kinds import details
 
@@ -58,7 +57,6 @@ __all__ = ["FORMATS", "servicenow_event", "servicenow_incident"]
 
 Table = Literal["incident", "sn_si_incident"]
 
-_EPOCH = datetime(1970, 1, 1)
 _EVENT_SEVERITIES = {
     "critical": "1",
     "high": "2",
@@ -102,7 +100,7 @@ def servicenow_event(alert: Alert) -> bytes:
         type=_line(alert.kind),
         metric_name=_line(alert.alert_type) or _line(alert.title),
         message_key=_key(alert.entity or alert.event_id, _KEY),
-        time_of_event=_time(alert.event_ms),
+        time_of_event=gmt(alert.event_ms),
         description=_text(_joined(alert.title, alert.description)),
         additional_info=_info(alert, found),
         severity="0" if closed else severity,
@@ -114,7 +112,7 @@ def servicenow_event(alert: Alert) -> bytes:
 def servicenow_incident(alert: Alert, *, table: Table = "incident") -> bytes:
     """The alert as one JSON object, with the fields of this table."""
     found = details(alert)
-    facts = {name: text for name, text in _facts(alert, found).items() if text}
+    facts = {name: text for name, text in known_facts(alert, found).items() if text}
     impact, urgency, severity = _PRIORITIES.get(alert.severity, ("3", "3", "3"))
     made: Object = without_blanks(
         short_description=_line(alert.title, _TITLE) or _line(alert.alert_type) or alert.kind,
@@ -126,7 +124,7 @@ def servicenow_incident(alert: Alert, *, table: Table = "incident") -> bytes:
         severity=severity,
     )
     status = alert.status_original or alert.status
-    time = _time(alert.event_ms)
+    time = gmt(alert.event_ms)
     note = _line(f"{alert.product or alert.kind}: {status}" + (f", {time} GMT" if time else ""))
     if table == "sn_si_incident":
         return _encode(made | {"work_notes": note})
@@ -159,40 +157,10 @@ def _part(alert: Alert, found: Details, node: str) -> str:
     return str(it.get("type", "")) if it else ""
 
 
-def _facts(alert: Alert, found: Details) -> dict[str, str]:
-    """The most telling first."""
-    seen = found.attributes.get
-    known = alert.subscription
-    owned = f" ({known.name}; {known.owner})" if known and known.known else ""
-    return {
-        "Description": alert.description or alert.title,
-        "Severity": alert.severity_original or alert.severity,
-        "Status": alert.status_original or alert.status,
-        "Link": alert.link,
-        "Time": _time(alert.event_ms) and f"{_time(alert.event_ms)} GMT",
-        "Activity": " to ".join(filter(None, map(_time, (alert.start_ms, alert.end_ms)))),
-        "Resource": alert.resource,
-        "Subscription": alert.subscription_id and alert.subscription_id + owned,
-        "Tactics": _listed(alert.tactics),
-        "Techniques": _listed(alert.techniques),
-        "Machines": _listed(found.hosts),
-        "Accounts": _listed(username(it) for it in found.of("user", "mailbox")),
-        "Addresses": _listed(found.ips),
-        "URLs": _listed(found.urls),
-        "Hashes": _listed(found.hashes),
-        "Remediation": seen("remediation", ""),
-        "Resources": _listed(alert.resource_ids),
-        "Type": alert.alert_type,
-        "Kind": alert.kind,
-        "Id": alert.entity,
-        "Event": alert.event_id,
-    }
-
-
 def _info(alert: Alert, found: Details) -> str:
     """The most telling first; what does not fit is left out, but for the event's id."""
     facts = {"event": alert.event_id}
-    facts |= {name.lower(): text for name, text in _facts(alert, found).items()}
+    facts |= {name.lower(): text for name, text in known_facts(alert, found).items()}
     facts = facts | {"action": found.action, "outcome": found.outcome}
     facts |= {name: text for name, text in found.attributes.items() if name not in facts}
     del facts["description"], facts["time"]
@@ -225,10 +193,6 @@ def _text(text: str) -> str:
     return text.translate(_LINES).strip()[:_TEXT]
 
 
-def _listed(texts: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(filter(None, texts)))
-
-
 def _joined(title: str, description: str) -> str:
     return title if title == description else f"{title}\n{description}".strip()
 
@@ -247,12 +211,6 @@ def _reference(entity: str) -> str:
 def _hashed(shown: str, entity: str, most: int) -> str:
     ending = hashlib.blake2b(entity.encode("utf-8", "replace"), digest_size=16).hexdigest()
     return f"{shown[: most - len(ending) - 1]}~{ending}"
-
-
-def _time(millis: int) -> str:
-    if not millis:
-        return ""
-    return (_EPOCH + timedelta(milliseconds=millis)).strftime("%Y-%m-%d %H:%M:%S")
 
 
 _LENGTHS = "fields are cut to their length in ServiceNow, a long key ends in a hash"

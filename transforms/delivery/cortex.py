@@ -26,7 +26,6 @@ from transforms.delivery.http import (
     compress,
 )
 from transforms.delivery.line import printable
-from transforms.delivery.network import Deadline
 from transforms.secrets import SecretError, SecretRef
 
 __all__ = ["Cortex", "CortexSettings", "decoded", "signed"]
@@ -103,8 +102,7 @@ class Cortex:
 
     def reach(self, timeout: float) -> None:
         """Connect, and say nothing. Raises OSError."""
-        self._http._open(Deadline(timeout))
-        self._http.close()
+        self._http.reach(timeout)
 
     def say(self, response: Response, advice: str = "") -> str:
         """An answer in a line, without the key: some systems repeat what they were sent."""

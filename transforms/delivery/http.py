@@ -162,6 +162,11 @@ class HttpConnection:
             raise ConnectionError(self._proxy.refusal(407, self._named))
         return Response(answer.status, answer.reason, answer.headers, read)
 
+    def reach(self, timeout: float) -> None:
+        """Connect, and say nothing. Raises OSError."""
+        self._open(Deadline(timeout))
+        self.close()
+
     def close(self) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:

@@ -20,7 +20,7 @@ from transforms.delivery.http import (
     compress,
     judge,
 )
-from transforms.delivery.network import Deadline, Tls
+from transforms.delivery.network import Tls
 from transforms.delivery.syslog import ListenerSettings, SyslogSink
 from transforms.sinks.base import Connection, Limits, Verdict, shown
 
@@ -138,8 +138,7 @@ class Posts(Connection):
 
     def reach(self, timeout: float) -> None:
         """Connect, and say nothing. Raises OSError."""
-        self._http._open(Deadline(timeout))
-        self._http.close()
+        self._http.reach(timeout)
 
     def close(self) -> None:
         self._http.close()

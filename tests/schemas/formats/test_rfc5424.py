@@ -95,6 +95,11 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
     assert rfc5424(b"a\xffb", b"") == "a\ufffdb".encode()
 
 
+def test_a_message_that_begins_with_a_byte_order_mark_loses_it() -> None:
+    """To syslog-ng it is a sign (RFC 5424, 6.4), to rsyslog a character."""
+    assert rfc5424("\ufeff\ufeffé\ufeff".encode(), b"") == "é\ufeff".encode()
+
+
 def parameters(data: str) -> dict[str, str]:
     """Of the one SD-ELEMENT that is ours."""
     element = re.fullmatch(r'\[alert@32473((?: \w+="(?:[^"\\\]]|\\["\\\]])*")+)\]', data)
