@@ -41,6 +41,7 @@ setup(
             "boto3",
             "confluent-kafka",
             "cryptography",  # test certificates
+            "duckdb",
             "google-auth",
             "google-cloud-storage",
             "hypothesis",

@@ -34,7 +34,8 @@ def test_there_is_a_page_a_kind() -> None:
 @pytest.mark.parametrize("kind", sinks())
 def test_a_sinks_page_says_what_its_settings_are_and_what_it_is_held_to(kind: str) -> None:
     text = (sink_docs.PAGES / f"{kind}.md").read_text(encoding="utf-8")
-    assert tuple(re.findall("(?m)^## (.+)$", text)) == sink_docs.HEADINGS
+    headings = re.findall("(?m)^## (.+)$", text)
+    assert tuple(each for each in headings if each in sink_docs.HEADINGS) == sink_docs.HEADINGS
     assert text == sink_docs.page(kind)
     assert "| `patience` |" in text
     assert f"`{kind}" in text.partition("<!-- tested -->")[2]

@@ -118,6 +118,7 @@ class Engine:
         self.draining = False  # a shift ends: nothing must be left in flight
         self.ended: Callable[[], None] | None = None  # called when a chunk did, unwaited for
         self._waiting = 0  # callers that wait
+        self._awaited = 0  # of those, who wait for what is pending too
 
         self._partial: list[Parcel] = []  # the chunk that is being filled
         self._partial_bytes = 0
@@ -220,7 +221,11 @@ class Engine:
 
             until = time.monotonic() + (self._patience if within is None else within)
             if within is None or not (self._catching_up or self._pause_until > until):
-                self._wait(settled, until, give_up=within is None)
+                self._awaited += within is None
+                try:
+                    self._wait(settled, until, give_up=within is None)
+                finally:
+                    self._awaited -= within is None
             return not self._unsettled or next(iter(self._unsettled)).number > last
 
     def appetite(self) -> int:
@@ -507,7 +512,7 @@ class Engine:
             elif task == "probe":
                 self._probe()
             elif task == "confirm":
-                verdicts = line.confirm(self._timeout)
+                verdicts = line.confirm(self._timeout, self._awaited > 0)
                 if self._was_replaced(me):
                     break
                 for handle, verdict in verdicts.items():

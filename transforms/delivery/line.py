@@ -48,10 +48,14 @@ class Line:
             self.close()  # secrets and settings are read anew with the next connection
         return verdict
 
-    def confirm(self, timeout: float) -> Mapping[Hashable, Verdict]:
+    def confirm(self, timeout: float, hurry: bool = False) -> Mapping[Hashable, Verdict]:
         """What has become of what was pending; a failure closes the connection."""
         try:
-            return self._connection.confirm(timeout) if self._connection else {}
+            if self._connection is None:
+                return {}
+            if hurry:
+                self._connection.hurry()
+            return self._connection.confirm(timeout)
         except Exception as error:  # noqa: BLE001 - as in send
             logger.warning("sink %s: confirming failed: %s", self._sink.name, describe(error))
             self.close()

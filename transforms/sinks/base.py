@@ -219,6 +219,9 @@ class Connection(abc.ABC):
         """
         return {}
 
+    def hurry(self) -> None:  # noqa: B027 - most connections wait for the system alone
+        """Somebody waits for what is `Pending`: what only waits for more to come goes now."""
+
     def idle(self) -> float | None:
         """Tidy up while nothing waits to be sent; seconds until the next time, if it needs one."""
         return None

@@ -26,7 +26,16 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from schemas.alert import Alert
-from transforms.delivery.objects import OBJECT_BYTES, Objects, ObjectUrl, check_url, probe
+from transforms.delivery.objects import (
+    OBJECT_BYTES,
+    REFUSED,
+    Objects,
+    ObjectUrl,
+    check_url,
+    made,
+    probe,
+    sync_folder,
+)
 from transforms.sinks.base import (
     Accepted,
     Connection,
@@ -43,7 +52,6 @@ from transforms.sinks.base import (
 __all__ = ["File", "FileSettings"]
 
 _OPEN = ".open"
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
 class FileSettings(SinkSettings):
@@ -105,20 +113,7 @@ class File(Sink[FileSettings]):
         return _Folder(self.name, folder, self.settings)
 
     def probe(self, timeout: float) -> None:
-        folder = self.settings.folder
-        if isinstance(folder, str):
-            probe(folder, self.name, timeout)
-            return
-        trial = _made(folder) / f".{self.name}-{uuid.uuid4().hex}.probe"
-        try:
-            fd = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.write(fd, b"\0" * 4096)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        finally:
-            trial.unlink(missing_ok=True)
+        probe(self.settings.folder, self.name, timeout)
 
     def check(self, timeout: float) -> str:
         self.probe(timeout)
@@ -144,7 +139,7 @@ class _Folder(Connection):
         self._begun = 0.0  # monotonic seconds
         self._unique = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
-        for left in _made(folder).glob(f"{glob.escape(name)}-*.ndjson{_OPEN}"):
+        for left in made(folder).glob(f"{glob.escape(name)}-*.ndjson{_OPEN}"):
             _recover(left)
 
     def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
@@ -156,7 +151,7 @@ class _Folder(Connection):
                 self._begin()
             self._append(chunk)
         except OSError as error:
-            if error.errno in _REFUSED:
+            if error.errno in REFUSED:
                 return Stop(f"{self._folder}: {error.strerror}")
             return Retry(f"{self._folder}: {error.strerror}")
         self.idle()
@@ -184,7 +179,7 @@ class _Folder(Connection):
     def _begin(self) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         name = f"{self._name}-{stamp}-{self._unique}-{next(self._numbers):06}.ndjson{_OPEN}"
-        self._path = _made(self._folder) / name
+        self._path = made(self._folder) / name
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if not os.fstat(fd).st_nlink:
@@ -194,7 +189,7 @@ class _Folder(Connection):
             return
         self._fd, self._size, self._begun = fd, 0, time.monotonic()
         if self._settings.sync:
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
 
     def _append(self, chunk: bytes) -> None:
         try:
@@ -212,11 +207,6 @@ class _Folder(Connection):
                 self._fd = -1
             raise
         self._size += len(chunk)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 def _recover(path: Path) -> None:
@@ -255,12 +245,4 @@ def _finish(path: Path, size: int) -> None:
         path.rename(path.with_suffix(""))
     else:
         path.unlink()
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(path.parent)

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timezone
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.alert import Alert
 from schemas.formats import FORMATS
@@ -35,7 +35,6 @@ from transforms.delivery.http import (
     judge,
     retry_after,
 )
-from transforms.delivery.network import Deadline
 from transforms.secrets import SecretError, SecretRef
 from transforms.sinks.base import (
     Connection,
@@ -49,7 +48,17 @@ from transforms.sinks.base import (
     shown,
 )
 
-__all__ = ["Webhook", "WebhookSettings", "sign"]
+__all__ = [
+    "Address",
+    "Endpoint",
+    "Form",
+    "Headers",
+    "SecretAddress",
+    "Signing",
+    "Webhook",
+    "WebhookSettings",
+    "sign",
+]
 
 T = TypeVar("T")
 
@@ -71,27 +80,54 @@ def _header(name: str) -> str:
     return name
 
 
+def _unlike(headers: dict[str, SecretRef]) -> dict[str, SecretRef]:
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("`headers` names a header twice")
+    return headers
+
+
+def _public(url: str) -> str:
+    if "?" in url:
+        raise ValueError("a query may hold a secret: give such a URL as `secret_url`")
+    return url and _checked(url)
+
+
+Address = Annotated[
+    str,
+    AfterValidator(_public),
+    Field(description="Where to: https://host/path. One that is a secret itself: `secret_url`."),
+]
+SecretAddress = Annotated[
+    SecretRef | None,
+    Field(
+        description="Instead of `url`, for an address that must stay secret, with its query if "
+        "it has one: env:NAME or file:/path.",
+    ),
+]
+Signing = Annotated[
+    SecretRef | None,
+    Field(
+        description="What requests are signed with: whsec_ and base64, or else the key as it is. "
+        "Without it they are not signed.",
+    ),
+]
+Headers = Annotated[
+    dict[Annotated[str, AfterValidator(_header)], SecretRef],
+    AfterValidator(_unlike),
+    Field(
+        description="Headers to send, each value a reference: "
+        "{Authorization: env:NAME, X-Api-Key: file:/path}.",
+    ),
+]
+
+
 class WebhookSettings(HttpSettings):
     """Any HTTP endpoint, as a webhook that is signed by Standard Webhooks."""
 
-    url: str = Field(
-        "", description="Where to: https://host/path. One that is a secret itself: `secret_url`."
-    )
-    secret_url: SecretRef | None = Field(
-        None,
-        description="Instead of `url`, for an address that must stay secret, with its query if "
-        "it has one: env:NAME or file:/path.",
-    )
-    secret: SecretRef | None = Field(
-        None,
-        description="What requests are signed with: whsec_ and base64, or else the key as it is. "
-        "Without it they are not signed.",
-    )
-    headers: dict[Annotated[str, AfterValidator(_header)], SecretRef] = Field(
-        {},
-        description="Headers to send, each value a reference: "
-        "{Authorization: env:NAME, X-Api-Key: file:/path}.",
-    )
+    url: Address = ""
+    secret_url: SecretAddress = None
+    secret: Signing = None
+    headers: Headers = Field({})
     format: FormatName = Field(
         "ndjson",
         description="How an alert is written. `ndjson`: what alertbeam understood, and the record "
@@ -113,19 +149,10 @@ class WebhookSettings(HttpSettings):
         False, description="Compress requests; many endpoints do not take what is compressed."
     )
 
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        if "?" in url:
-            raise ValueError("a query may hold a secret: give such a URL as `secret_url`")
-        return _checked(url)
-
     @model_validator(mode="after")
     def _fit(self) -> WebhookSettings:
         if bool(self.url) == bool(self.secret_url):
             raise ValueError("give either `url` or `secret_url`")
-        if len({name.lower() for name in self.headers}) < len(self.headers):
-            raise ValueError("`headers` names a header twice")
         if self.batch == "array" and FORMATS[self.format].media_type != _JSON:
             raise ValueError(f"an array holds JSON, and {self.format} is text: use `batch: lines`")
         return self
@@ -161,14 +188,14 @@ class Webhook(Sink[WebhookSettings]):
             return None
 
     def connect(self) -> Connection:
-        return _Endpoint(self.settings)
+        return Endpoint(self.settings, _form(self.settings))
 
     def probe(self, timeout: float) -> None:
         """Only that it can be reached: whatever more it was asked, it could take for an alert."""
-        _Endpoint(self.settings).reach(timeout)
+        Endpoint(self.settings, _form(self.settings)).reach(timeout)
 
     def check(self, timeout: float) -> str:
-        endpoint = _Endpoint(self.settings)
+        endpoint = Endpoint(self.settings, _form(self.settings))
         endpoint.reach(timeout)
         verified = "; its certificate is verified" if endpoint.verified else ""
         return (
@@ -186,9 +213,32 @@ class Webhook(Sink[WebhookSettings]):
         return f"look for {event_id} in the bodies that the endpoint got"
 
 
-class _Endpoint(Connection):
-    def __init__(self, settings: WebhookSettings) -> None:
+class Form(NamedTuple):
+    """What a body is made of: what stands before, between and after its records."""
+
+    content: str
+    before: bytes = b""
+    between: bytes = b""
+    after: bytes = b""
+
+
+def _form(settings: WebhookSettings) -> Form:
+    media = FORMATS[settings.format].media_type
+    if settings.batch == "array":
+        return Form(media, b"[", b",", b"]")
+    if media != _JSON:
+        media += "; charset=utf-8"
+    elif settings.batch == "lines":
+        media = "application/x-ndjson"
+    return Form(media, b"", b"\n", b"\n") if settings.batch == "lines" else Form(media)
+
+
+class Endpoint(Connection):
+    """The way to an endpoint. Raises SecretError."""
+
+    def __init__(self, settings: WebhookSettings, form: Form) -> None:
         self._settings = settings
+        self._form = form
         headers = {name: _read(ref, _value) for name, ref in settings.headers.items()}
         self._key = _read(settings.secret, _key) if settings.secret else None
         url = _read(settings.secret_url, _checked) if settings.secret_url else settings.url
@@ -204,11 +254,12 @@ class _Endpoint(Connection):
         self._hide = _hiding(secrets)
 
     def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
-        body, content = self._join(payloads)
+        form = self._form
+        body = form.before + form.between.join(payloads) + form.after
         identity = f"msg_{hashlib.blake2b(body, digest_size=16).hexdigest()}"
         now = int(time.time())
         headers = {
-            "Content-Type": content,
+            "Content-Type": form.content,
             "Idempotency-Key": f'"{identity}"',  # a string of RFC 8941, as the draft wants it
             "webhook-id": identity,
             "webhook-timestamp": str(now),
@@ -236,25 +287,10 @@ class _Endpoint(Connection):
 
     def reach(self, timeout: float) -> None:
         """Connect, and say nothing. Raises OSError."""
-        self._http._open(Deadline(timeout))
-        self._http.close()
+        self._http.reach(timeout)
 
     def close(self) -> None:
         self._http.close()
-
-    def _join(self, payloads: Sequence[bytes]) -> tuple[bytes, str]:
-        """The body, and its Content-Type."""
-        media, batch = FORMATS[self._settings.format].media_type, self._settings.batch
-        if media != _JSON:
-            media += "; charset=utf-8"
-        elif batch == "lines":
-            media = "application/x-ndjson"
-        if batch == "array":
-            return b"[%b]" % b",".join(payloads), media
-        if batch == "lines":
-            return b"\n".join(payloads) + b"\n", media
-        (body,) = payloads
-        return body, media
 
     def _say(self, response: Response) -> str:
         """The answer in a line, without our secrets: some endpoints repeat what they were sent."""

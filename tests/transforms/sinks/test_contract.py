@@ -127,6 +127,7 @@ class _Watched(Connection):
     def __init__(self, inner: Connection, sent: Sent) -> None:
         self._inner, self._sent = inner, sent
         self.confirm, self.idle, self.close = inner.confirm, inner.idle, inner.close  # type: ignore[method-assign]
+        self.hurry = inner.hurry  # type: ignore[method-assign]
 
     def send(self, payloads: Sequence[bytes], timeout: float) -> Verdict:
         self._sent.requests.append(list(payloads))
