@@ -95,6 +95,7 @@ class Run:
         self._drained_ms = 0
         self._remembered = False
         self._added = threading.Event()
+        self._unwritten = ""  # why the shift cannot end
 
     def stop(self) -> None:
         """Drain and end: what was read is delivered or accounted for. Safe in a signal handler:
@@ -218,13 +219,10 @@ class Run:
             if warming(self.name):
                 end, most = self._end_of_shift(0.0), self._most_bundles()  # nothing was live yet
             over = time.monotonic() >= end or heartbeat.bundles(self.name) >= most
-            if beyond or over or self._added.is_set() or self._stopping.is_set():
-                try:
-                    if self.settings.digests:
-                        firing(self.store, self._number)
-                finally:
-                    self._draining(True)
-                    worker.join()
+            due = beyond or over or self._added.is_set() or self._stopping.is_set()
+            if due and self._may_fire():
+                self._draining(True)
+                worker.join()
         if beyond:
             raise RunError(beyond)
         drained_ms = int(time.time() * 1000)
@@ -241,6 +239,20 @@ class Run:
         if not self._remembered:
             _LOGGER.warning("shift %d left something unsettled: it is read again", self._number)
             self._forget()
+        return True
+
+    def _may_fire(self) -> bool:
+        """Whether it is written down that the shift's panes fire now. Where it cannot be, the shift
+        goes on: panes that are told, and told again after a crash, would seem to be others."""
+        try:
+            if self.settings.digests:
+                firing(self.store, self._number)
+        except StateStoreError as error:
+            if str(error) != self._unwritten:
+                self._unwritten = str(error)
+                self._say(f"shift {self._number} cannot end yet: {error}")
+            return False
+        self._unwritten = ""
         return True
 
     def _forget(self) -> None:

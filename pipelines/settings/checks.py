@@ -217,11 +217,20 @@ def _outside(data: Any) -> Iterator[tuple[located.Path, str]]:
 def _together(settings: Settings) -> Iterator[tuple[located.Path, str]]:
     """What only settings that are good in themselves can tell."""
     names: dict[str, int] = {}
+    hubs: dict[str, int] = {}
     for i, source in enumerate(settings.sources):
         with contextlib.suppress(SecretError):  # told already
             if (first := names.setdefault(source.name, i)) != i:
                 yield ("sources", i), f"sources[{first}] reads the same event hub"
+            hubs.setdefault(source.name.rpartition("/")[0].lower(), i)
     for i, sink in enumerate(settings.sinks):
+        with contextlib.suppress(SecretError):
+            if (read := hubs.get(sink.build().destination())) is not None:
+                yield (
+                    ("sinks", i),
+                    f"it writes to the event hub that sources[{read}] reads: each alert would come "
+                    "back for ever",
+                )
         for name, value in sink.settings:
             try:
                 if isinstance(value, Tls):

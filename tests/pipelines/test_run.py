@@ -27,7 +27,7 @@ from transforms.delivery.engines import engines
 from transforms.enrich import enrich_batch
 from transforms.sinks.base import EncodeError
 from transforms.sinks.splunk_hec import SplunkHec
-from transforms.state_store import StateStore, place
+from transforms.state_store import StateStore, StateStoreError, place
 
 DIGESTS = """\
   - file: {{folder: digests}}
@@ -330,6 +330,33 @@ def test_where_it_begins_at_the_latest_nothing_is_missed_while_it_is_down(site: 
     site.publish([*sent.values()])
     site.catch_up()
     assert_arrived_once(site, sent)
+
+
+def test_panes_wait_until_it_can_be_written_that_they_fire(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else, after a crash, panes that seem to be others would tell of the same alerts."""
+    site.write(sinks=SINKS + DIGESTS, more=STORMS)
+    full, told = threading.Event(), []
+    put = StateStore.put
+
+    def fails(store: StateStore, path: str, *rest: Any, **options: Any) -> None:
+        if path == "firing" and full.is_set():
+            told.append(path)
+            raise StateStoreError("no space left")
+        put(store, path, *rest, **options)
+
+    monkeypatch.setattr(StateStore, "put", fails)
+    full.set()
+    sent = alerts(50)
+    with site.running() as run:
+        site.publish([*sent.values()])
+        wait_for(lambda: len(site.archived()) == len(sent))
+        run.stop()
+        wait_for(lambda: len(told) > 2, why="it is tried again")
+        assert not digests(site)
+        full.clear()
+    assert sum(digest.total for digest in digests(site)) == len(sent)
 
 
 class TestKill:

@@ -597,3 +597,29 @@ def test_the_schema_says_what_the_keys_are_for() -> None:
         if not field.get("description") and "$ref" not in field
     ]
     assert not silent
+
+
+@pytest.mark.parametrize(
+    ("sink", "loops"),
+    [
+        ('event_hubs: {hub: Defender, namespace: "contoso.servicebus.windows.net"}', True),
+        ("event_hubs: {hub: defender, connection_string: env:EVENT_HUB_CONNECTION}", True),
+        ("event_hubs: {hub: elsewhere, connection_string: env:EVENT_HUB_CONNECTION}", False),
+        ('kafka: {brokers: "contoso.servicebus.windows.net:9093", topic: defender}', True),
+        ('kafka: {brokers: "contoso.servicebus.windows.net:9093", topic: others}', False),
+        ("fabric_eventstream: {connection_string: env:EVENTSTREAM}", True),
+    ],
+)
+def test_a_sink_that_writes_to_the_hub_that_is_read_is_refused(
+    sink: str, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTSTREAM", f"{CONNECTION};EntityPath=defender")
+    text = GOOD.replace("file: {folder: ./out}\n    name: archive", sink)
+    if loops:
+        where = text[: text.index(sink)].count("\n") + 1
+        assert mistakes(text) == [
+            f"{where}:5: sinks[1]: it writes to the event hub that sources[0] reads: each alert "
+            "would come back for ever"
+        ]
+    else:
+        load(write(text))

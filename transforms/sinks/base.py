@@ -287,6 +287,11 @@ class Sink(abc.ABC, Generic[S]):
         needed = [getattr(self.settings, name) for name in fields if fields[name].is_required()]
         return ", ".join(shown(value) for value in needed if not isinstance(value, SecretRef))
 
+    def destination(self) -> str:
+        """The event hub that it writes to, `namespace/hub` in lower case; "" of any other system.
+        May raise SecretError, where a secret names it."""
+        return ""
+
     def find(self, event_id: str) -> str:
         """How a user finds a record with this id in the system: a search to type, a path."""
         return f"look for {event_id}"

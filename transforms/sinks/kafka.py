@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,7 @@ _IDLE = 180_000  # ms; Azure closes what was idle for 240 s
 _LOOK = 0.1  # seconds between two looks at whether waiting is of any use
 _IDLE_POLL = 10.0  # seconds between two polls while there is nothing to send
 _PARTING = 0.5  # seconds for librdkafka to say what it has given up
+_AZURE_KEY = re.compile(r"SharedAccess(?:Key|Signature)=([^;]{6,})", re.IGNORECASE)
 
 # What the protocol's error codes mean, by their names (kafka.apache.org/protocol); those with an
 # underscore are librdkafka's own. Whatever is not here may pass, and is tried again.
@@ -199,6 +201,11 @@ class Kafka(Sink[KafkaSettings]):
     def target(self) -> str:
         return f"{self.settings.brokers}, topic {self.settings.topic}"
 
+    def destination(self) -> str:
+        """`host/topic`, in lower case: where it writes to, as a hub of Event Hubs is called."""
+        host = urlsplit(f"//{self.settings.brokers.partition(',')[0]}").hostname
+        return f"{host}/{self.settings.topic}".lower()
+
     def find(self, event_id: str) -> str:
         return (
             f"kafka-console-consumer.sh --bootstrap-server {self.settings.brokers} --topic "
@@ -218,6 +225,8 @@ class _Topic(Connection):
         self._kafka = confluent_kafka
         self._settings = settings
         self._password = settings.sasl.password.resolve().reveal() if settings.sasl else ""
+        # Of a connection string of Azure the key alone is a secret, too.
+        self._hidden = [self._password, *_AZURE_KEY.findall(self._password)]
         self._said = ""  # what went wrong last
         self._hopeless: Verdict | None = None  # what no waiting mends
         self._producer: Producer | None = self._open()
@@ -346,7 +355,9 @@ class _Topic(Connection):
             self._hopeless = Stop(said)
 
     def _clean(self, text: str) -> str:
-        return printable(text.replace(self._password, "***") if self._password else text)
+        for secret in filter(None, self._hidden):
+            text = text.replace(secret, "***")
+        return printable(text)
 
 
 def _note(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.local.hub import amqp, messages
 from pipelines.local.hub.amqp import NULL, AmqpError
-from pipelines.local.hub.faults import Place
+from pipelines.local.hub.faults import Place, Refusal
 from pipelines.local.hub.hubs import Hub
 from pipelines.local.hub.log import RECORD, PartitionLog
 
@@ -278,16 +278,18 @@ class Receiver(Link):
         if more:
             return
         if not aborted:
-            outcome = self._outcome(b"".join(self.parts))
-            if not self.settled:
-                first = amqp.uint(self.delivery)
-                self.session.tell(
-                    amqp.DISPOSITION, amqp.TRUE, first, NULL, amqp.TRUE, outcome, NULL
-                )
+            self.deliver(b"".join(self.parts))
         self.parts, self.size, self.settled = [], 0, False
         self.received += 1
         if self.received % (CREDIT // 2) == 0:
             self.grant()
+
+    def deliver(self, message: bytes) -> None:
+        """Take a whole message, and tell what became of it."""
+        outcome = self._outcome(message)
+        if not self.settled:
+            first = amqp.uint(self.delivery)
+            self.session.tell(amqp.DISPOSITION, amqp.TRUE, first, NULL, amqp.TRUE, outcome, NULL)
 
     def _outcome(self, message: bytes) -> bytes:
         try:
@@ -318,6 +320,31 @@ class Writer(Receiver):
 
     hub: Hub
     log: PartitionLog | None
+
+    def deliver(self, message: bytes) -> None:
+        server, name = self.session.connection.server, self.place[0]
+        if refusal := server.faults.refusal(name, message):
+            self._refuse(refusal)
+            return
+        broken = server.faults.breaks(name)
+        if broken == "silent":
+            return
+        if broken == "after":
+            self._outcome(message)
+        if broken:
+            self.session.links.clear()  # what is read already is lost too
+            self.session.connection.abort()
+            return
+        super().deliver(message)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if refusal.detach:
+            self.detach(refusal.condition, refusal.description)
+            return
+        said = amqp.error(refusal.condition, refusal.description)
+        rejected = amqp.composite(amqp.REJECTED, said)
+        first = amqp.uint(self.delivery)
+        self.session.tell(amqp.DISPOSITION, amqp.TRUE, first, NULL, amqp.TRUE, rejected, NULL)
 
     def accept(self, message: bytes) -> None:
         events, key = messages.received(message, self.form)

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from pipelines.local.hub import access, amqp, messages
 from pipelines.local.hub.connection import Connection
-from pipelines.local.hub.faults import BUSY, Faults, Place
+from pipelines.local.hub.faults import BUSY, Broken, Faults, Place, Refusal
 from pipelines.local.hub.hubs import Hub
 from pipelines.local.hub.links import Link, Reader
 from pipelines.local.hub.log import PartitionInfo, PartitionLog, Retention, Waiter
@@ -359,6 +359,26 @@ class EmbeddedHub:
     def stall(self, hub: str, partition: str | int | None = None) -> None:
         """Silently send no more events to readers, their connections staying up."""
         self.faults.stalled |= {self._where(hub, partition)}
+
+    def refuse_events(
+        self,
+        hub: str,
+        condition: str = BUSY,
+        description: str = "The event is refused on demand.",
+        *,
+        marker: bytes = b"",
+        detach: bool = False,
+        count: int | None = None,
+    ) -> None:
+        """Refuse the next `count` publications (None: all) that hold the marker. With `detach`
+        their link is detached, and it is not said which of them it was."""
+        refusal = Refusal(condition, description, marker, detach)
+        self.faults.rejected = {**self.faults.rejected, self._where(hub)[0]: (refusal, count)}
+
+    def break_publications(self, hub: str, how: Broken, count: int | None = None) -> None:
+        """Reset the connections of the next `count` publications (None: all), `before` they are
+        stored or `after`; or be `silent`: store nothing, and never tell."""
+        self.faults.broken = {**self.faults.broken, self._where(hub)[0]: (how, count)}
 
     def heal(self) -> None:
         """End every fault, and send what was held back."""

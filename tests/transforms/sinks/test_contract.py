@@ -400,7 +400,8 @@ def test_no_request_holds_more_than_the_limits_say(double, engine_of):
 
 @holds("status codes")
 def test_every_answer_has_its_outcome(double, says: Says, engine_of):
-    sink = double.sink(patience={"stopped": 2.0, "owed": 0.4}.get(says.becomes, 5.0))
+    times = {"stopped": {"patience": 2.0}, "owed": {"patience": 1.0, "timeout": 0.9}}
+    sink = double.sink(**times.get(says.becomes, {"patience": 5.0}))
     watched, engine = Sent(sink), engine_of(sink)
     sent = parcels(sink, range(8), text="x" * 600 if says.becomes == "split" else "")
     if says.becomes == "dead":
