@@ -443,6 +443,20 @@ MUTANTS = (
         ("tests/transforms/sinks/test_contract.py::test_one[kafka]",),
     ),
     Mutant(
+        "believed although the shift failed: what ended in it stays owed, and is never paid",
+        "transforms/read/payer.py",
+        "union(feed.owed, feed.hand), [], []\n",
+        "union(feed.owed, feed.hand), [], feed.ended\n",
+        ("tests/transforms/read/test_payer.py",),
+    ),
+    Mutant(
+        "panes fire although it cannot be written: a crash has their alerts told again",
+        "pipelines/run.py",
+        "            return False\n        self._unwritten",
+        "        self._unwritten",
+        ("tests/pipelines/test_run.py::test_panes_wait_until_it_can_be_written_that_they_fire",),
+    ),
+    Mutant(
         "lost with the connection: syslog does not send again what broke with it",
         "transforms/delivery/syslog.py",
         "        self._lost = bool(self._tail)\n",

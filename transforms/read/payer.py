@@ -193,10 +193,11 @@ class _Course:
                 feed.at_ms = 0  # the oldest there is
 
     def forget(self) -> None:
-        """What is in hand has no end any more, and is read again."""
+        """What is in hand has no end any more, and is read again; so is what ended, where the store
+        says so: its end need not have been written."""
         with self._lock:
             for feed in self.feeds.values():
-                feed.owed, feed.hand = union(feed.owed, feed.hand), []
+                feed.owed, feed.hand, feed.ended = union(feed.owed, feed.hand), [], []
                 feed.at_ms = 0
 
     def read(self, most: int) -> Batch | None:

@@ -173,6 +173,20 @@ def test_what_waits_when_the_pipeline_drains_and_what_a_failed_shift_had_is_read
     assert sequences(taken(one, 9)) == list(range(9))
 
 
+def test_what_ended_in_a_shift_that_failed_is_read_again_where_the_store_says_it_is_owed(
+    store: StateStore, hub: EmbeddedHub, partition: str, paying: Make, monkeypatch
+) -> None:
+    """The store could not be written, say: nobody but this thread knows that it was paid."""
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    publish(hub, partition, 9)
+    owe(store, partition, Run(0, 8, 0))
+    one = paying()
+    (batch,) = taken(one, 9)
+    one.done("siem", batch.origin, [Run(0, 5, 0)], [])
+    one.forget()
+    assert sequences(taken(one, 9)) == list(range(9))
+
+
 def test_what_comes_to_be_owed_later_is_paid_too(
     store: StateStore, hub: EmbeddedHub, partition: str, paying: Make
 ) -> None:
