@@ -27,6 +27,7 @@ from pipelines.settings import Settings
 from schemas.alert import Subscription
 from schemas.batch import Origin
 from transforms import heartbeat
+from transforms.account import wait_until_written
 from transforms.checkpoints import publishing
 from transforms.deduplicate import forget
 from transforms.delivery.engines import close_all, engines
@@ -258,6 +259,7 @@ class Run:
     def _forget(self) -> None:
         """After a shift that failed: what it had in hand has no end, and is read again."""
         self._remembered = False
+        wait_until_written()
         forget(self.name)
         if paying := payer(self.name):
             paying.forget()

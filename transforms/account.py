@@ -25,7 +25,7 @@ from transforms.owed import account_path
 from transforms.receipts import row, segments, spill
 from transforms.state_store import StateStore, place, unplace
 
-__all__ = ["Account", "Settled", "begin", "checkpoint", "receipts", "settled"]
+__all__ = ["Account", "Settled", "begin", "checkpoint", "receipts", "settled", "wait_until_written"]
 
 _FLUSH_SECONDS = 0.2  # from one to the next; longer where one takes longer than
 _FLUSH_TAKES = 0.006  # seconds: at most 3 % of the time goes here, but for
@@ -114,6 +114,12 @@ def begin(store: StateStore, sinks: Iterable[str], origin: Origin, position: int
         path = account_path(sink, origin.source, origin.partition)
         if store.get(path) is None:
             store.put(path, msgspec.json.encode(Settled(position, 0, 0, Outcomes(), position + 1)))
+
+
+def wait_until_written() -> None:
+    """Wait for what a shift that failed has still to write: its DoFns need not have been torn down.
+    Whoever reads the accounts before would begin behind where they are a moment later."""
+    _WRITER.submit(lambda: None).result()
 
 
 class _Account(beam.DoFn):

@@ -445,9 +445,16 @@ MUTANTS = (
     Mutant(
         "believed although the shift failed: what ended in it stays owed, and is never paid",
         "transforms/read/payer.py",
-        "union(feed.owed, feed.hand), [], []\n",
-        "union(feed.owed, feed.hand), [], feed.ended\n",
+        "feed.owed, feed.hand, feed.ended = [], [], []\n",
+        "feed.owed, feed.hand = [], []\n",
         ("tests/transforms/read/test_payer.py",),
+    ),
+    Mutant(
+        "begun too soon: what a failed shift still writes moves accounts under the next one",
+        "pipelines/run.py",
+        "        wait_until_written()\n",
+        "",
+        ("tests/pipelines/test_run.py::TestShifts",),
     ),
     Mutant(
         "panes fire although it cannot be written: a crash has their alerts told again",

@@ -22,6 +22,7 @@ from pipelines.run import Run, RunError
 from schemas.alert import Alert
 from schemas.digest import Digest, from_json
 from tests.site import HUB, SINKS, SOURCES, Site, alerts, stop, wait_for
+from transforms.account import _Account as Account
 from transforms.dead_letters import read_dead_letters
 from transforms.delivery.engines import engines
 from transforms.enrich import enrich_batch
@@ -533,6 +534,42 @@ class TestShifts:
             assert set(found) == set(sent), sink
         for account in site.accounts().values():
             assert account.holds
+            assert account.outcomes.delivered == account.records == 1_000
+
+    def test_what_a_failed_shift_has_still_to_write_is_written_before_the_next_begins(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where a step cannot be torn down, Beam tears down none of those that come after it."""
+        failing = threading.Event()
+
+        def torn_down(step: Any) -> None:
+            if failing.is_set():
+                raise StateStoreError("the disk is full")
+
+        def looked_up(*arguments: Any) -> Any:
+            if site.syslog.received > 300 and not failing.is_set():
+                failing.set()
+                raise ValueError("made to fail")
+            return enrich_batch(*arguments)
+
+        write = Account._flush
+
+        def slowly(*arguments: Any) -> float:
+            time.sleep(0.3)
+            return write(*arguments)
+
+        monkeypatch.setattr("transforms.steps._Parse.teardown", torn_down)
+        monkeypatch.setattr("transforms.steps.enrich_batch", looked_up)
+        monkeypatch.setattr(Account, "_flush", slowly)
+        sent = alerts(1_000)
+        with site.running():
+            for start in range(0, 1_000, 20):
+                site.publish([*sent.values()][start : start + 20])
+                time.sleep(0.01)
+            wait_for(lambda: set(site.syslog.ids()) == set(sent))
+            site.wait_for_quiet()
+        assert failing.is_set()
+        for account in site.accounts().values():
             assert account.outcomes.delivered == account.records == 1_000
 
     def test_what_a_failed_shift_had_seen_is_no_repeat_after_an_idle_one(

@@ -193,12 +193,11 @@ class _Course:
                 feed.at_ms = 0  # the oldest there is
 
     def forget(self) -> None:
-        """What is in hand has no end any more, and is read again; so is what ended, where the store
-        says so: its end need not have been written."""
+        """What is in hand has no end any more, and the end of what ended need not have been
+        written: the store is to say what is owed."""
         with self._lock:
             for feed in self.feeds.values():
-                feed.owed, feed.hand, feed.ended = union(feed.owed, feed.hand), [], []
-                feed.at_ms = 0
+                feed.owed, feed.hand, feed.ended = [], [], []
 
     def read(self, most: int) -> Batch | None:
         """The next batch of up to about `most` records, if it is there: of the oldest partition,
@@ -456,6 +455,7 @@ class Payer(threading.Thread):
         self._outbox.clear()
         for course in self._courses.values():
             course.forget()
+        self._looked, self._look_at = False, 0.0
         self._tell()
 
     @property
