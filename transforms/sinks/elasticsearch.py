@@ -7,6 +7,10 @@ a document's `_id` is the alert's event id: one that is there already is answere
 a repeat makes no second document. (Of a data stream each backing index looks for itself: what is
 repeated after a rollover is there twice.)
 
+With `updates: same_document` it is `index`, with an `_id` of what the alert is about, and when its
+hub took it as the document's version ("Index API", `external_gte`): times in the alert itself may
+be those of the first version. What comes late, after a newer version, is answered with 409 too.
+
 Documents are refused one by one, so a request that is refused as a whole is about the settings:
 nothing in it is dead.
 """
@@ -16,7 +20,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -27,6 +31,7 @@ from schemas.formats import FORMATS
 from schemas.formats._records import rfc3339
 from schemas.formats._shortened import shortened
 from schemas.formats._text import cut
+from schemas.kinds._base import key
 from transforms.delivery.http import (
     HttpConnection,
     HttpSettings,
@@ -64,13 +69,19 @@ _OF_PROXIES = {401, 408, 413, 425, 429}  # which speak for themselves
 
 # Of single documents. These are refused alike whatever they say: …
 _SETTINGS = {"index_closed_exception", "invalid_index_name_exception", "validation_exception"}
-_SETTINGS_REASONS = ("pipeline with id [", "no write index is defined for alias [")
+_SETTINGS_REASONS = (
+    "pipeline with id [",
+    "no write index is defined for alias [",
+    "only write ops with an op_type of create are allowed in data streams",
+)
 # … and these again and again, although as 500.
 _OF_DOCUMENTS = {"fail_processor_exception", "ingest_processor_exception"}
 # What differs from document to document, or quotes it.
 _PARTICULAR = re.compile(
     r"^\[\d+:\d+\] | in document with id '.*?'|\. Preview of field's value: .*", re.DOTALL
 )
+
+_DATA_STREAM = re.compile("(logs|metrics|synthetics|traces)-.+-.+")  # by Elasticsearch's templates
 
 
 class ElasticsearchSettings(HttpSettings):
@@ -90,10 +101,17 @@ class ElasticsearchSettings(HttpSettings):
         "given it.",
         json_schema_extra={"enum": [*_FORMATS]},
     )
+    updates: Literal["new_document", "same_document"] = Field(
+        "new_document",
+        description="What a later version of an alert, an incident or a finding becomes: a "
+        "document beside the earlier ones; or the same one, changed, and never back. That takes "
+        "an `index` that is no data stream.",
+    )
     api_key: SecretRef | None = Field(
         None,
         description="An API key, encoded or as `id:key`: env:NAME or file:/path. It needs the "
-        "privileges `create_doc` and `auto_configure` on the index.",
+        "privileges `create_doc` (for `updates: same_document`, `index`) and `auto_configure` on "
+        "the index.",
     )
     username: str = Field("", description="The user, where there is no API key.")
     password: SecretRef | None = Field(
@@ -137,6 +155,15 @@ class ElasticsearchSettings(HttpSettings):
             raise ValueError("a user's name has no colon in it")
         return self
 
+    @model_validator(mode="after")
+    def _check_updates(self) -> ElasticsearchSettings:
+        if self.updates == "same_document" and _DATA_STREAM.fullmatch(self.index):
+            raise ValueError(
+                f"{self.index} is the name of a data stream, whose documents never change: with "
+                "`updates: same_document` give an `index` such as alertbeam-alerts"
+            )
+        return self
+
 
 class Elasticsearch(Sink[ElasticsearchSettings]):
     """One index, alias or data stream."""
@@ -162,7 +189,17 @@ class Elasticsearch(Sink[ElasticsearchSettings]):
             rest = document[1:].lstrip()
             comma = b"" if rest.startswith(b"}") else b","
             document = b'{"@timestamp":"%b"%b%b' % (time.encode(), comma, rest)
-        return b'{"create":{"_id":"%b"}}\n%b' % (alert.event_id.encode(), document)
+        identity = alert.event_id.encode()
+        if self.settings.updates == "new_document":
+            return b'{"create":{"_id":"%b"}}\n%b' % (identity, document)
+        if alert.entity and _changes(alert):
+            identity = key(alert.kind, alert.entity, "").hex().encode()
+        version = alert.enqueued_ms or alert.event_ms
+        return b'{"index":{"_id":"%b","version":%d,"version_type":"external_gte"}}\n%b' % (
+            identity,
+            version,
+            document,
+        )
 
     def shrink(self, alert: Alert, source: str, partition: str, most: int) -> bytes | None:
         room = most
@@ -207,8 +244,11 @@ class Elasticsearch(Sink[ElasticsearchSettings]):
         return f"{super().target}, index {self.settings.index}"
 
     def find(self, event_id: str) -> str:
+        index = self.settings.index
+        if self.settings.updates == "same_document":  # whose id is another
+            return f'"{event_id}" in Discover; GET /{index}/_search?q={event_id}'
         # Of a data stream no document can be got by its id, only searched.
-        return f'_id:"{event_id}" in Discover; GET /{self.settings.index}/_search?q=_id:{event_id}'
+        return f'_id:"{event_id}" in Discover; GET /{index}/_search?q=_id:{event_id}'
 
 
 class _Error(msgspec.Struct):
@@ -283,7 +323,8 @@ class _Cluster(Connection):
 
     def user(self, timeout: float) -> str:
         """Who may write. Raises OSError where the credentials may not."""
-        wanted = {"index": [{"names": [self._settings.index], "privileges": ["create_doc"]}]}
+        privilege = "index" if self._settings.updates == "same_document" else "create_doc"
+        wanted = {"index": [{"names": [self._settings.index], "privileges": [privilege]}]}
         told = self._ask("POST", "/_security/user/_has_privileges", timeout, wanted)
         if "has_all_requested" not in told:
             return "it does not tell what the credentials may do"
@@ -291,14 +332,19 @@ class _Cluster(Connection):
         if not told["has_all_requested"]:
             raise ConnectionError(
                 f"{name} may not write to {self._settings.index}: it takes the privilege "
-                f"`create_doc`, and `auto_configure` where it is to be made"
+                f"`{privilege}`, and `auto_configure` where it is to be made"
             )
         return f"{name} may write"
 
     def index(self, timeout: float) -> str:
-        """What is there under the name."""
+        """What is there under the name. Raises OSError where it is not what it must be."""
         told = self._ask("GET", f"/_resolve/index/{self._name}", timeout)
         name = self._settings.index
+        if told.get("data_streams") and self._settings.updates == "same_document":
+            raise ConnectionError(
+                f"{name} is a data stream, whose documents never change: `updates: same_document` "
+                "takes another `index`"
+            )
         for kind, what in (("data_streams", "a data stream"), ("aliases", "an alias")):
             if told.get(kind):
                 return f"{name} is {what}"
@@ -365,10 +411,15 @@ class _Cluster(Connection):
 _PRODUCTS = "Elasticsearch or OpenSearch"
 
 
+def _changes(alert: Alert) -> bool:
+    """Whether it is told of again when it changes; lines of a log may share an id, and do not."""
+    return alert.status != "unknown" or "alert" in alert.kind or "incident" in alert.kind
+
+
 def _has_time(form: str, document: bytes) -> bool:
-    if form == "raw":
-        return b'"@timestamp"' in document and "@timestamp" in msgspec.json.decode(document)
-    return form == "ecs" and b'"@timestamp":"' in document
+    if form == "ecs":
+        return b'"@timestamp":"' in document
+    return b'"@timestamp"' in document and "@timestamp" in msgspec.json.decode(document)
 
 
 def _is_about_settings(error: _Error) -> bool:

@@ -18,16 +18,18 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.alert import Alert
 from schemas.formats._shortened import shortened
 from schemas.formats._text import cut
-from schemas.formats.hec import hec, hub_source
+from schemas.formats.hec import Shape, hec, hub_source
+from schemas.kinds import KINDS
 from transforms.delivery.http import (
     HttpConnection,
     HttpSettings,
@@ -53,7 +55,7 @@ from transforms.sinks.base import (
     Verdict,
 )
 
-__all__ = ["SplunkHec", "SplunkHecSettings"]
+__all__ = ["OfKind", "SplunkHec", "SplunkHecSettings"]
 
 # HEC's codes: what two public catalogues agree on.
 _ACCEPTED = {0, 24, 25}  # 24, 25: accepted, although a queue nears its limit
@@ -73,6 +75,31 @@ _ADVICE = {
 _CHANNEL = "X-Splunk-Request-Channel"
 _MOST = 1024 * 1024  # bytes of an answer; one about acknowledgements has 20 for each
 _MOST_COOKIES = 16
+# Not the add-on's for `cim`: its field mapping would put its own in the place of what was sent.
+_SOURCETYPES = {
+    "body_wrapped": "mscs:azure:eventhub",
+    "raw": "mscs:azure:eventhub",
+    "cim": "alertbeam:alert",
+}
+
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise PydanticCustomError("choice", "no such kind of event", {"choices": [*KINDS]})
+    return kind
+
+
+_Kind = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*KINDS]})]
+
+
+class OfKind(BaseModel):
+    """Where events of one kind go, and as what; what is left out is as for the others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    index: str = Field("", description="The index.")
+    source: str = Field("", description="The source.")
+    sourcetype: str = Field("", description="The source type.")
 
 
 class SplunkHecSettings(HttpSettings):
@@ -85,21 +112,29 @@ class SplunkHecSettings(HttpSettings):
     )
     token: SecretRef = Field(description="The collector's token: env:NAME or file:/path.")
     index: str = Field("", description="The index; without it, the token's default.")
-    sourcetype: str = Field(
-        "mscs:azure:eventhub",
-        description="The source type; the default is what Splunk's add-on for Microsoft Cloud "
-        "Services writes, so that its searches go on working.",
+    sourcetype: str | None = Field(
+        None,
+        description="The source type; empty: the token's default. Without it, what Splunk's "
+        "add-on for Microsoft Cloud Services writes, `mscs:azure:eventhub`, so that its searches "
+        "go on working; with `event_shape: cim`, `alertbeam:alert`.",
     )
     source: str = Field(
         "",
-        description="The source; without it, `namespace/hub;` of the hub that the alert came from.",
+        description="The source; without it, as the add-on writes it: `eventhub://namespace/hub;` "
+        "of the hub that the alert came from.",
     )
     host: str = Field("", description="The host; without it, the collector decides.")
-    event_shape: Literal["body_wrapped", "raw", "cim"] = Field(
+    kinds: dict[_Kind, OfKind] = Field(
+        {},
+        description="What differs for a kind of event: `{security_incident: {index: …, source: …, "
+        "sourcetype: …}}`. The kinds: docs/kinds.",
+    )
+    event_shape: Shape = Field(
         "body_wrapped",
-        description="`body_wrapped`: the alert under `body`, as the add-on writes it; `raw`: the "
-        "alert itself; `cim`: the fields of the Common Information Model's Alerts, and the alert "
-        "under `body`.",
+        description="`body_wrapped`: the alert under `body`, as the add-on writes it with system "
+        "properties; `raw`: the alert itself, as it writes it without, and as its field mapping "
+        "reads it; `cim`: the fields of the Common Information Model's Alerts, and the alert under "
+        "`body`.",
     )
     max_bytes: int = Field(
         1_000_000, ge=1_000, description="Bytes of events in one request, before compression."
@@ -129,18 +164,30 @@ class SplunkHec(Sink[SplunkHecSettings]):
     Settings = SplunkHecSettings
     example: ClassVar = {"url": "https://splunk.example.com:8088", "token": "env:SPLUNK_HEC_TOKEN"}
 
+    def __init__(self, name: str, settings: SplunkHecSettings) -> None:
+        super().__init__(name, settings)
+        sourcetype = settings.sourcetype
+        if sourcetype is None:
+            sourcetype = _SOURCETYPES[settings.event_shape]
+        self._usual = usual = settings.index, settings.source, sourcetype
+        self._of_kind = {
+            kind: (it.index or usual[0], it.source or usual[1], it.sourcetype or usual[2])
+            for kind, it in settings.kinds.items()
+        }
+
     @property
     def limits(self) -> Limits:
         return Limits(self.settings.max_bytes)
 
     def encode(self, alert: Alert, source: str, partition: str) -> bytes:
         settings = self.settings
+        index, named, sourcetype = self._of_kind.get(alert.kind, self._usual)
         return hec(
             alert,
             shape=settings.event_shape,
-            source=settings.source or hub_source(source),
-            index=settings.index,
-            sourcetype=settings.sourcetype,
+            source=named or hub_source(source),
+            index=index,
+            sourcetype=sourcetype,
             host=settings.host,
         )
 
@@ -179,12 +226,21 @@ class SplunkHec(Sink[SplunkHecSettings]):
 
     @property
     def target(self) -> str:
-        index = f", index {self.settings.index}" if self.settings.index else ""
-        return f"{super().target}{index}"
+        names = [name for name in self._indexes if name]
+        return f"{super().target}{', index ' * bool(names)}{', '.join(names)}"
 
     def find(self, event_id: str) -> str:
+        names = self._indexes
+        index = "index=*" if "" in names else f"index IN ({', '.join(names)})"
+        if len(names) == 1 and names[0]:
+            index = f"index={names[0]}"
         # `::` asks the index itself; `=` finds nothing unless fields.conf names the field.
-        return f"search index={self.settings.index or '*'} event_id::{event_id}"
+        return f"search {index} event_id::{event_id}"
+
+    @property
+    def _indexes(self) -> list[str]:
+        """All that it writes to; empty: the token's default."""
+        return list(dict.fromkeys(it[0] for it in (self._usual, *self._of_kind.values())))
 
 
 class _Collector(Connection):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import json
 from collections.abc import Iterator
@@ -13,9 +14,14 @@ from pydantic import ValidationError
 from pipelines.local.receivers import Answer
 from schemas.formats import FORMATS
 from schemas.kinds import understand
-from tests.examples import EXAMPLES, encoded
+from tests.examples import EXAMPLES, changed, encoded
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity, parcels
-from tests.transforms.sinks.doubles.elasticsearch import ElasticsearchReceiver, Items, Page
+from tests.transforms.sinks.doubles.elasticsearch import (
+    ElasticsearchReceiver,
+    Items,
+    OpenSearchReceiver,
+    Page,
+)
 from transforms.secrets import SecretError
 from transforms.sinks.base import (
     Accepted,
@@ -27,6 +33,7 @@ from transforms.sinks.base import (
     Verdict,
 )
 from transforms.sinks.elasticsearch import Elasticsearch, ElasticsearchSettings
+from transforms.sinks.opensearch import OpenSearch, OpenSearchSettings
 
 KEY = "c0ffee-key-that-nobody-may-see"
 INDEX = "logs-alertbeam.alerts-default"
@@ -146,6 +153,16 @@ class TestSettings:
             sink().connect()
         assert "hunter2" not in str(caught.value)
 
+    @pytest.mark.parametrize("index", [INDEX, "logs-a-b", "metrics-a.b-c"])
+    def test_documents_of_a_data_stream_cannot_be_the_same(self, index):
+        with pytest.raises(ValidationError, match="data stream, whose documents never change"):
+            sink(index=index, updates="same_document")
+
+    def test_where_documents_change_an_index_is_to_be_named(self):
+        with pytest.raises(ValidationError, match="give an `index` such as alertbeam-alerts"):
+            sink(updates="same_document")
+        assert sink(updates="same_document", index="logs").settings.index == "logs"
+
 
 class TestEncoding:
     def test_a_record_is_an_action_and_a_document(self):
@@ -180,6 +197,43 @@ class TestEncoding:
     def test_an_alert_without_any_time_still_has_one(self):
         payload = sink().encode(alert(1, event_ms=0, enqueued_ms=0), SOURCE, PARTITION)
         assert parts(payload)[1]["@timestamp"].startswith("1970-01-01T00:00:00.")
+
+    @pytest.mark.parametrize(
+        "example", [name for name, module in EXAMPLES.items() if module.RESOLVED]
+    )
+    def test_what_may_change_is_the_same_document_through_all_its_versions(self, example):
+        module, to = EXAMPLES[example], sink(updates="same_document", index="alerts")
+        changes = module.RESOLVED.items()
+        first = module.record()
+        then = functools.reduce(lambda it, change: changed(it, *change), changes, first)
+        said = []
+        for record, at in ((first, 1_790_000_000_000), (then, 1_790_000_000_001)):
+            made = understand(encoded(record))
+            made.enqueued_ms = at
+            said.append(parts(to.encode(made, SOURCE, PARTITION))[0]["index"])
+        assert said[0]["_id"] == said[1]["_id"] != identity(1)
+        assert [each["version"] for each in said] == [1_790_000_000_000, 1_790_000_000_001]
+        assert {each["version_type"] for each in said} == {"external_gte"}
+
+    def test_lines_of_a_log_that_share_an_id_are_documents_of_their_own(self):
+        to = sink(updates="same_document", index="alerts")
+        lines = [EXAMPLES["resource_log"].record(resultType=text) for text in ("a", "b")]
+        made = [understand(encoded(line)) for line in lines]
+        assert made[0].entity == made[1].entity
+        said = [parts(to.encode(one, SOURCE, PARTITION))[0]["index"]["_id"] for one in made]
+        assert said == [one.event_id for one in made]
+
+    def test_of_one_entity_and_two_kinds_there_are_two_documents(self):
+        to = sink(updates="same_document", index="alerts")
+        made = [alert(1, kind=kind) for kind in ("defender_alert", "security_alert")]
+        first, second = (to.encode(one, SOURCE, PARTITION).split(b"\n")[0] for one in made)
+        assert first != second
+
+    def test_what_has_neither_entity_nor_enqueued_time_is_sent_too(self):
+        to = sink(updates="same_document", index="alerts")
+        action, _ = parts(to.encode(alert(1, entity="", enqueued_ms=0), SOURCE, PARTITION))
+        assert action["index"]["_id"] == identity(1)
+        assert action["index"]["version"] == alert(1).event_ms
 
     @pytest.mark.parametrize("form", JSON)
     @pytest.mark.parametrize("most", [16_000, 6_000, 3_000])
@@ -254,6 +308,33 @@ class TestAnswers:
     def test_a_pipeline_that_there_is_is_asked_for(self, cluster):
         cluster.pipelines = {"geo ip"}
         assert isinstance(send(sink(cluster.url, pipeline="geo ip")), Accepted)
+
+    def test_a_document_changes_and_what_comes_late_does_not_turn_it_back(self, cluster):
+        to = sink(cluster.url, updates="same_document", index="alerts")
+        first, then, last = (
+            to.encode(alert(n, entity="one", status=status), SOURCE, PARTITION)
+            for n, status in ((1, "new"), (2, "in_progress"), (3, "resolved"))
+        )
+
+        def shown() -> list[str]:
+            return [it["microsoft"]["event_id"] for it in cluster.documents("alerts").values()]
+
+        assert send(to, [first]) == Accepted(said="HTTP 200: created")
+        assert send(to, [then, last]) == Accepted(said="HTTP 200: created")
+        assert shown() == [identity(3)]
+        assert send(to, [first, then]) == Accepted(said="HTTP 200: it was there already")
+        assert send(to, [last]) == Accepted(said="HTTP 200: created"), "as often as one likes"
+        assert shown() == [identity(3)]
+
+    def test_a_data_stream_by_another_name_stops_it(self, cluster):
+        cluster.data_streams = {"alerts"}
+        to = sink(cluster.url, updates="same_document", index="alerts")
+        verdict = send(to)
+        assert isinstance(verdict, Stop)
+        assert "only write ops with an op_type of create are allowed" in verdict.reason
+        send(sink(cluster.url, index="alerts"))
+        with pytest.raises(ConnectionError, match="alerts is a data stream, whose documents never"):
+            to.check(1.0)
 
     def test_the_index_is_the_one_of_the_settings(self, cluster):
         assert isinstance(send(sink(cluster.url, index="älerts")), Accepted)
@@ -330,6 +411,8 @@ class TestCheck:
         cluster.may_write = False
         with pytest.raises(ConnectionError, match=r"beam may not write .* `create_doc`"):
             sink(cluster.url).check(1.0)
+        with pytest.raises(ConnectionError, match=r"beam may not write .* `index`, and"):
+            sink(cluster.url, updates="same_document", index="alerts").check(1.0)
 
     def test_a_wrong_key_is_told_from_a_cluster_that_is_down(self, cluster, monkeypatch):
         monkeypatch.setenv("KEY", "another")
@@ -346,6 +429,32 @@ class TestCheck:
         cluster.fail(Page(status))
         with pytest.raises(ConnectionError, match=f"HTTP {status}"):
             sink(cluster.url).probe(1.0)
+
+
+class TestOpenSearch:
+    def opensearch(self, url: str, **options: Any) -> OpenSearch:
+        given = {"username": "beam", "password": "env:KEY", "timeout": 0.5, **options}
+        return OpenSearch("siem", OpenSearchSettings(url=url, **given))
+
+    def test_it_is_found_by_its_name_and_asks_for_a_user(self):
+        with OpenSearchReceiver(authorization=said_basic("beam", KEY)) as receiver:
+            to = self.opensearch(receiver.url)
+            assert send(to) == Accepted(said="HTTP 200: created")
+            assert to.check(1.0) == (
+                "OpenSearch 3.3.0; it does not tell what the credentials may do; "
+                "alertbeam-alerts is an index"
+            )
+            receiver.authorization = "another"
+            with pytest.raises(ConnectionError, match="HTTP 401: Unauthorized"):
+                to.check(1.0)
+
+    def test_an_api_key_is_refused(self):
+        with pytest.raises(ValidationError, match="no API key"):
+            self.opensearch("https://x", api_key="env:KEY")
+
+
+def said_basic(user: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 NDJSON = "application/x-ndjson"
@@ -378,6 +487,40 @@ SAID: dict[str, tuple[str, str, bytes, int | list[int]]] = {
     "a long id": ("/t/_bulk", NDJSON, b'{"create":{"_id":"%b"}}\n{}\n' % (b"x" * 513), 400),
     "nothing": ("/t/_bulk", NDJSON, b"", 400),
     "no documents": ("/t/_bulk", NDJSON, b"\n", 400),
+    "put in place": ("/t/_bulk", NDJSON, b'{"index":{"_id":"u"}}\n{}\n' * 2, [201, 200]),
+    "an older version": (
+        "/t/_bulk", NDJSON,
+        b'{"index":{"_id":"v","version":7,"version_type":"external_gte"}}\n{}\n'
+        b'{"index":{"_id":"v","version":6,"version_type":"external_gte"}}\n{}\n', [201, 409],
+    ),
+    "the same version": (
+        "/t/_bulk", NDJSON,
+        b'{"index":{"_id":"w","version":7,"version_type":"external_gte"}}\n{}\n' * 2, [201, 200],
+    ),
+    "the same version, wanted newer": (
+        "/t/_bulk", NDJSON,
+        b'{"index":{"_id":"x","version":7,"version_type":"external"}}\n{}\n' * 2, [201, 409],
+    ),
+    "a newer version": (
+        "/t/_bulk", NDJSON,
+        b'{"index":{"_id":"y","version":7,"version_type":"external_gte"}}\n{}\n'
+        b'{"index":{"_id":"y","version":1790000000000,"version_type":"external_gte"}}\n{}\n',
+        [201, 200],
+    ),
+    "a version of no type": (
+        "/t/_bulk", NDJSON, b'{"index":{"_id":"z","version":7}}\n{}\n', 400,
+    ),
+    "a version of a new document": (
+        "/t/_bulk", NDJSON,
+        b'{"create":{"_id":"A","version":7,"version_type":"external_gte"}}\n{}\n', 400,
+    ),
+    "no such type of version": (
+        "/t/_bulk", NDJSON, b'{"index":{"_id":"B","version":7,"version_type":"x"}}\n{}\n', 400,
+    ),
+    "a negative version": (
+        "/t/_bulk", NDJSON,
+        b'{"index":{"_id":"C","version":-7,"version_type":"external_gte"}}\n{}\n', 400,
+    ),
     "as text": ("/t/_bulk", "text/plain", b'{"create":{"_id":"t"}}\n{}\n', 406),
 }  # fmt: skip
 """Path, media type and body of a request; what is said of the whole, or of each document."""
@@ -395,7 +538,7 @@ def said_of(address: str, name: str) -> int | list[int]:
     if response.status != 200:
         assert answer["error"] and answer["status"] == response.status
         return response.status
-    statuses = [item["create"]["status"] for item in answer["items"]]
+    statuses = [said["status"] for item in answer["items"] for said in item.values()]
     assert answer["errors"] is (max(statuses) > 299)
     return statuses
 

@@ -8,6 +8,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,36 @@ def test_everything_arrives_once_by_its_id_also_when_it_is_sent_twice(server, de
     assert server.documents(index).keys() == {identity(n) for n in range(3500)}
 
 
+def test_a_document_changes_and_what_comes_late_does_not_turn_it_back(server, deliver):
+    to = sink(server, "changes", updates="same_document")
+    first = parcels(to, range(300))
+    made = [
+        alert(n + 1000, entity=f"entity-{n}", status="resolved", enqueued_ms=1_790_000_100_000)
+        for n in range(200)
+    ]
+    then = [Parcel(n, 0, to.encode(one, SOURCE, PARTITION), one) for n, one in enumerate(made)]
+    for sent in (first[:200], then, first, then):  # the last two: late, and once more
+        assert set(deliver(to, sent)) == {D}
+    found = server.documents("changes").values()
+    shown = {it["microsoft"]["event_id"] for it in found}
+    assert shown == {identity(n) for n in (*range(1000, 1200), *range(200, 300))}
+    assert len(found) == 300
+
+
+def test_an_alias_of_an_index_changes_documents_and_a_data_stream_stops_it(server):
+    server.ask("PUT", "/behind", {"aliases": {"before": {}}})
+    to = sink(server, "before", updates="same_document")
+    for _ in range(2):
+        assert isinstance(sent_to(to), Accepted)
+    assert len(server.documents("behind")) == 1
+    template = {"index_patterns": ["stream*"], "data_stream": {}, "priority": 400}
+    server.ask("PUT", "/_index_template/stream", template)
+    verdict = sent_to(sink(server, "stream", updates="same_document"))
+    assert isinstance(verdict, Stop) and "op_type of create" in verdict.reason
+    with pytest.raises(ConnectionError, match="is a data stream"):
+        sink(server, "stream", updates="same_document").check(10.0)
+
+
 def test_whatever_an_alert_says_is_one_document(server, deliver):
     to = sink(server, "hostile")
     made = [
@@ -169,6 +200,18 @@ def test_every_kind_as_ecs_fits_into_one_index(server, deliver, index):
         assert short is not None
         renamed = short.replace(b'"_id":"', b'"_id":"short-', 1)
         assert isinstance(sent_to(to, renamed), Accepted)
+
+
+def test_every_kind_fits_the_template_that_the_page_gives(server, deliver):
+    page = Path("docs/sinks/opensearch.md").read_text(encoding="utf-8")
+    template = page.partition("PUT _index_template/alertbeam\n")[2].partition("```")[0]
+    server.ask("PUT", "/_index_template/alertbeam", json.loads(template))
+    to = sink(server, "alertbeam-alerts")
+    made = [understand(encoded(EXAMPLES[name].record())) for name in sorted(EXAMPLES)]
+    sent = [Parcel(n, 0, to.encode(one, SOURCE, PARTITION), one) for n, one in enumerate(made)]
+    assert set(deliver(to, sent)) == {D}, [p.reason for p in sent if p.reason]
+    fields = server.ask("GET", "/alertbeam-alerts/_mapping")["alertbeam-alerts"]["mappings"]
+    assert fields["properties"]["related"]["properties"]["ip"] == {"type": "ip"}
 
 
 @pytest.mark.parametrize("form", JSON)
@@ -287,10 +330,15 @@ def test_the_check_tells_what_it_found(server):
     assert sink(server, "logs-checked-default").check(10.0).endswith(" is a data stream")
 
 
-def test_what_is_sent_is_found_as_the_sink_says(server, deliver):
-    to = sink(server, "logs-found-default")
+@pytest.mark.parametrize(
+    "given",
+    [{"index": "logs-found-default"}, {"index": "found", "updates": "same_document"}],
+    ids=str,
+)
+def test_what_is_sent_is_found_as_the_sink_says(server, deliver, given):
+    to = sink(server, **given)
     assert deliver(to, parcels(to, range(3))) == [D] * 3
-    server.ask("POST", "/logs-found-default/_refresh")
+    server.ask("POST", f"/{to.settings.index}/_refresh")
     query = to.find(identity(1)).partition("; GET ")[2]
     (hit,) = server.ask("GET", query)["hits"]["hits"]
     assert hit["_source"]["microsoft"]["event_id"] == identity(1)

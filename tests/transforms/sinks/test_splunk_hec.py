@@ -29,6 +29,7 @@ from pipelines.local.receivers import (
     certificate,
 )
 from schemas.batch import Origin
+from schemas.kinds import KINDS
 from schemas.receipt import Outcome
 from tests.transforms.sinks.alerts import HOSTILE, PARTITION, SOURCE, alert, identity, parcels
 from transforms.delivery.engine import Engine
@@ -162,9 +163,53 @@ class TestEncoding:
     def test_without_settings_it_looks_as_the_add_on_writes_it(self):
         event = json.loads(sink("https://x").encode(alert(1), SOURCE, PARTITION))
         assert event["sourcetype"] == "mscs:azure:eventhub"
-        assert event["source"] == "contoso.servicebus.windows.net/defender;"
+        assert event["source"] == "eventhub://contoso.servicebus.windows.net/defender;"
         assert event["event"]["body"]["SystemAlertId"] == identity(1)
         assert "index" not in event
+
+    @pytest.mark.parametrize(
+        ("shape", "given", "meant"),
+        [
+            ("raw", None, "mscs:azure:eventhub"),
+            ("cim", None, "alertbeam:alert"),  # the add-on would map its own fields over these
+            ("cim", "soc:alert", "soc:alert"),
+            ("body_wrapped", "", None),  # the token's default
+        ],
+    )
+    def test_the_source_type_goes_with_the_shape_unless_it_is_said(self, shape, given, meant):
+        options = {} if given is None else {"sourcetype": given}
+        hec = sink("https://x", event_shape=shape, **options)
+        assert json.loads(hec.encode(alert(1), SOURCE, PARTITION)).get("sourcetype") == meant
+
+    def test_a_kind_may_have_an_index_a_source_and_a_source_type_of_its_own(self):
+        kinds = {
+            "security_incident": {"index": "incidents", "sourcetype": "soc:incident"},
+            "xdr": {"source": "defender"},
+        }
+        hec = sink("https://x", index="security", source="hub", kinds=kinds)
+
+        def said(kind: str) -> tuple[str, str, str]:
+            event = json.loads(hec.encode(alert(1, kind=kind), SOURCE, PARTITION))
+            return event["index"], event["source"], event["sourcetype"]
+
+        assert said("security_incident") == ("incidents", "hub", "soc:incident")
+        assert said("xdr") == ("security", "defender", "mscs:azure:eventhub")
+        assert said("defender_alert") == ("security", "hub", "mscs:azure:eventhub")
+        again = pickle.loads(pickle.dumps(hec))
+        assert again.encode(alert(1), SOURCE, PARTITION) == hec.encode(alert(1), SOURCE, PARTITION)
+
+    def test_a_kind_that_there_is_not_is_refused_with_those_that_there_are(self):
+        with pytest.raises(ValidationError) as caught:
+            sink("https://x", kinds={"incident": {"index": "incidents"}})
+        (error,) = caught.value.errors()
+        assert error["ctx"]["choices"] == [*KINDS]
+        with pytest.raises(ValidationError, match="indx"):
+            sink("https://x", kinds={"xdr": {"indx": "incidents"}})
+
+    def test_what_a_kind_goes_to_stands_in_the_shortened_record_too(self):
+        hec = sink("https://x", kinds={"defender_alert": {"index": "defender"}})
+        short = hec.shrink(alert(1, text="x" * 5000), SOURCE, PARTITION, 2000)
+        assert short is not None and json.loads(short)["index"] == "defender"
 
     def test_it_pickles_without_the_secret(self):
         pickled = pickle.dumps(sink("https://x"))
@@ -310,6 +355,11 @@ class TestChecking:
         assert sink("https://x", index="security").find("ab12") == (
             "search index=security event_id::ab12"
         )
+        kinds = {"xdr": {"index": "xdr"}, "unknown": {"sourcetype": "x"}}
+        assert sink("https://x", kinds=kinds).find("ab12") == "search index=* event_id::ab12"
+        hec = sink("https://x", index="security", kinds=kinds)
+        assert hec.find("ab12") == "search index IN (security, xdr) event_id::ab12"
+        assert hec.target == "https://x, index security, xdr"
 
 
 class TestAcknowledgement:

@@ -1,4 +1,5 @@
-"""Elasticsearch: a receiver that takes and refuses documents as its "Bulk API" reference says.
+"""Elasticsearch and OpenSearch: a receiver that takes and refuses documents as the "Bulk API"
+reference says, and of versions what the "Index API" reference does.
 
 Its answers were compared with those of a real OpenSearch (test_elasticsearch_server.py), and are
 worded as Elasticsearch 8 and 9 word them.
@@ -6,6 +7,7 @@ worded as Elasticsearch 8 and 9 word them.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -24,9 +26,21 @@ from tests.transforms.sinks.doubles.base import (
     in_a_while,
 )
 
-__all__ = ["Elasticsearch", "ElasticsearchReceiver", "Items", "Page"]
+__all__ = [
+    "Elasticsearch",
+    "ElasticsearchReceiver",
+    "Items",
+    "OpenSearch",
+    "OpenSearchReceiver",
+    "Page",
+    "SameDocument",
+]
 
-_ACTION_KEYS = {"_index", "_id", "routing", "pipeline", "require_alias", "dynamic_templates"}
+_ACTION_KEYS = {
+    *("_index", "_id", "routing", "pipeline", "require_alias", "dynamic_templates"),
+    *("version", "version_type"),
+}
+_VERSION_TYPES = {"internal", "external", "external_gt", "external_gte"}
 _PARAMETERS = {"filter_path", "pipeline", "timeout", "refresh", "routing", "require_alias"}
 _MEDIA_TYPES = {"application/x-ndjson", "application/json"}
 _DEPTH = 20  # index.mapping.depth.limit
@@ -39,6 +53,17 @@ _TYPES = {
     429: "es_rejected_execution_exception",
     503: "cluster_block_exception",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Action:
+    """What is to become of a document. version: None: the index counts by itself."""
+
+    name: str
+    index: str
+    id: str
+    version: int | None = None
+    equal: bool = False  # whether the version that is there may be sent again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +97,8 @@ class ElasticsearchReceiver(HttpReceiver):
     """
 
     server = "Elasticsearch"
+    version: ClassVar[dict[str, str]] = {"number": "9.2.0"}
+    tells_privileges = True
 
     def __init__(self, *, authorization: str = "", max_bytes: int = 104_857_600) -> None:
         super().__init__(max_bytes=max_bytes)
@@ -80,13 +107,15 @@ class ElasticsearchReceiver(HttpReceiver):
         self.data_streams = {"logs-alertbeam.alerts-default"}
         self.longs: set[str] = set()
         self.pipelines: set[str] = set()
-        self._documents: dict[str, dict[str, dict[str, Any]]] = {}  # by index and id
+        # By index and id; the version, and the document as it came.
+        self._documents: dict[str, dict[str, tuple[int, bytes]]] = {}
         self._writing = threading.Lock()
 
     def documents(self, index: str = "logs-alertbeam.alerts-default") -> dict[str, dict[str, Any]]:
         """What an index holds, by id, in the order in which it came."""
         with self._writing:
-            return dict(self._documents.get(index, {}))
+            held = dict(self._documents.get(index, {}))
+        return {identity: json.loads(document) for identity, (_, document) in held.items()}
 
     def ids(self) -> list[str]:
         """The ids of all documents."""
@@ -118,8 +147,10 @@ class ElasticsearchReceiver(HttpReceiver):
             case ("POST" | "PUT", _, "_bulk") | ("POST" | "PUT", "_bulk"):
                 return self._bulk(request, None)
             case ("GET", ""):
-                return Reply(200, {"name": "double", "version": {"number": "9.2.0"}})
-            case ("POST", "_security", "user", "_has_privileges") if self.authorization:
+                return Reply(200, {"name": "double", "version": self.version})
+            case ("POST", "_security", "user", "_has_privileges") if (
+                self.authorization and self.tells_privileges
+            ):
                 return Reply(200, {"username": "beam", "has_all_requested": self.may_write})
             case ("GET", "_resolve", "index", name):
                 found = [{"name": name}] if self.documents(name) else []
@@ -150,7 +181,7 @@ class ElasticsearchReceiver(HttpReceiver):
             return _refusal(400, _ILLEGAL, reason)
         lines = [line for line in request.body.split(b"\n") if line]
         default = request.path.split("/")[1].removesuffix("_bulk")
-        actions: list[tuple[str, str]] = []
+        actions: list[_Action] = []
         for number, line in enumerate(lines[::2], 1):
             found = _action(line, 2 * number - 1, default)
             if isinstance(found, Reply):
@@ -163,31 +194,29 @@ class ElasticsearchReceiver(HttpReceiver):
         with self._writing:
             items = []
             for at, (action, document) in enumerate(zip(actions, lines[1::2], strict=True)):
-                why = self._why_not(*action, document, pipeline, fault, at)
-                index, identity = action
-                said: dict[str, Any] = {"_index": index, "_id": identity, "status": 201}
+                why = self._why_not(action, document, pipeline, fault, at)
+                held = self._documents.setdefault(action.index, {})
+                said: dict[str, Any] = {"_index": action.index, "_id": action.id}
                 if why is None:
-                    self._documents.setdefault(index, {})[identity] = json.loads(document)
+                    there = held.get(action.id)
+                    version = action.version or (there[0] + 1 if there else 1)
+                    held[action.id] = version, document
                     self.received += 1
+                    said |= {"_version": version, "status": 200 if there else 201}
                 else:
                     status, kind, reason = why
-                    error = {"type": kind, "reason": reason, "index": index}
-                    said = {**said, "status": status, "error": error}
-                items.append({"create": said})
-        errors = any("error" in item["create"] for item in items)
+                    error = {"type": kind, "reason": reason, "index": action.index}
+                    said |= {"status": status, "error": error}
+                items.append({action.name: said})
+        errors = any("error" in said for item in items for said in item.values())
         answer = {"took": 1, "errors": errors, "items": items}
         return Reply(200, _filtered(answer, request.query.get("filter_path", "")))
 
     def _why_not(
-        self,
-        index: str,
-        identity: str,
-        document: bytes,
-        pipeline: str,
-        fault: Items | None,
-        at: int,
+        self, action: _Action, document: bytes, pipeline: str, fault: Items | None, at: int
     ) -> tuple[int, str, str] | None:
         """Status, type and reason of a document that is refused."""
+        index, identity = action.index, action.id
         if index != index.lower() or index[0] in "-_+" or set(index) & set('\\/*?"<>| ,#:'):
             return 400, "invalid_index_name_exception", f"Invalid index name [{index}]"
         if pipeline and pipeline not in self.pipelines:
@@ -199,6 +228,9 @@ class ElasticsearchReceiver(HttpReceiver):
             quoted = f". Preview of field's value: '{fault.marker}'" if fault.marker else ""
             of = f" in document with id '{identity}'" if fault.marker else ""
             return fault.status, fault.type, f"{fault.reason}{of}{quoted}"
+        if index in self.data_streams and action.name != "create":
+            reason = "only write ops with an op_type of create are allowed in data streams"
+            return 400, _ILLEGAL, reason
         source = _parsed(document)
         if source is None or _depth(source) > _DEPTH:
             return 400, _PARSING, "[1:2] failed to parse"
@@ -211,11 +243,18 @@ class ElasticsearchReceiver(HttpReceiver):
                 return 400, _PARSING, reason
         if index in self.data_streams and not isinstance(source.get("@timestamp"), str):
             return 400, _PARSING, "[1:2] failed to parse: data stream timestamp field is missing"
-        if identity in self._documents.get(index, {}):
-            reason = (
-                f"[{identity}]: version conflict, document already exists (current version [1])"
-            )
+        held, _ = self._documents.get(index, {}).get(identity, (None, b""))
+        if held is None:
+            return None
+        conflict = f"[{identity}]: version conflict"
+        if action.name == "create":
+            reason = f"{conflict}, document already exists (current version [{held}])"
             return 409, "version_conflict_engine_exception", reason
+        sent = action.version
+        if sent is not None and (sent < held or (sent == held and not action.equal)):
+            than = "higher" if action.equal else "higher or equal"
+            reason = f"{conflict}, current version [{held}] is {than} than the one provided"
+            return 409, "version_conflict_engine_exception", f"{reason} [{sent}]"
         return None
 
 
@@ -227,8 +266,8 @@ def _refusal(
     return Reply(status, body, headers or {})
 
 
-def _action(line: bytes, number: int, default: str) -> tuple[str, str] | Reply:
-    """The index and the id that an action line names; what is said of a line that is none."""
+def _action(line: bytes, number: int, default: str) -> _Action | Reply:
+    """What an action line asks for; what is said of a line that is none."""
     try:
         action = json.loads(line)
     except ValueError:
@@ -237,8 +276,8 @@ def _action(line: bytes, number: int, default: str) -> tuple[str, str] | Reply:
     if not isinstance(action, dict) or len(action) != 1:
         return _refusal(400, _ILLEGAL, f"{malformed}, expected one action")
     (name, said) = next(iter(action.items()))
-    if name != "create":
-        return _refusal(400, _ILLEGAL, f"{malformed}: this double knows `create` only, not {name}")
+    if name not in ("create", "index"):
+        return _refusal(400, _ILLEGAL, f"{malformed}: this double knows no {name}")
     if not isinstance(said, dict) or said.keys() - _ACTION_KEYS:
         return _refusal(400, _ILLEGAL, f"{malformed} contains an unknown parameter")
     index, identity = said.get("_index", default), said.get("_id")
@@ -249,7 +288,20 @@ def _action(line: bytes, number: int, default: str) -> tuple[str, str] | Reply:
     if len(identity.encode()) > _ID_BYTES:
         reason = f"id [{identity}] is too long, must be no longer than {_ID_BYTES} bytes"
         return _refusal(400, "action_request_validation_exception", reason)
-    return index, identity
+    version, counted = said.get("version"), said.get("version_type", "internal")
+    if counted not in _VERSION_TYPES:
+        return _refusal(400, _ILLEGAL, f"No version type match [{counted}]")
+    invalid = ""
+    if counted == "internal" and version is not None:
+        invalid = "internal versioning can not be used for optimistic concurrency control"
+    elif name == "create" and counted != "internal":
+        invalid = "create operations only support internal versioning. use index instead"
+    elif counted != "internal" and (type(version) is not int or not 0 <= version < 1 << 63):
+        invalid = f"illegal version value [{version}] for version type [{counted.upper()}]"
+    if invalid:
+        reason = f"Validation Failed: 1: {invalid};"
+        return _refusal(400, "action_request_validation_exception", reason)
+    return _Action(name, index, identity, version, counted == "external_gte")
 
 
 def _parsed(document: bytes) -> dict[str, Any] | None:
@@ -353,6 +405,10 @@ class Elasticsearch(ReceiverDouble):
         Says(
             "429 of all documents", Items(429, "es_rejected_execution_exception"), "owed"
         ),
+        Says(
+            "409 of some documents", Items(409, "version_conflict_engine_exception", first=3),
+            "delivered",
+        ),
         *(
             Says(f"{status} {kind}, of all documents", Items(status, kind, reason), "stopped")
             for status, kind, reason in (
@@ -361,6 +417,8 @@ class Elasticsearch(ReceiverDouble):
                 (400, "validation_exception", "this action would add [2] shards"),
                 (400, _ILLEGAL, "pipeline with id [x] does not exist"),
                 (400, _ILLEGAL, "no write index is defined for alias [x]."),
+                (400, _ILLEGAL, "only write ops with an op_type of create are allowed in data "
+                                "streams"),
                 (403, "cluster_block_exception", "index write (api)"),
                 (403, "security_exception", "is unauthorized for API key"),
                 (404, "index_not_found_exception", "no such index [x]"),
@@ -388,3 +446,57 @@ class Elasticsearch(ReceiverDouble):
 
     def renew(self, secret: str) -> None:
         self.receiver.authorization = f"ApiKey {secret}"
+
+
+class SameDocument(Elasticsearch):
+    name = "elasticsearch_same_document"
+    system = f"{Elasticsearch.system}; with `updates: same_document`"
+    updates = True
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "updates": "same_document", "index": "alertbeam-alerts"}
+
+    def ids(self) -> list[str]:
+        held = self.receiver.documents("alertbeam-alerts")
+        return [document["microsoft"]["event_id"] for document in held.values()]
+
+
+class OpenSearchReceiver(ElasticsearchReceiver):
+    """A cluster of OpenSearch, as far as it differs; with no template for data streams."""
+
+    server = "OpenSearch"
+    version: ClassVar[dict[str, str]] = {"distribution": "opensearch", "number": "3.3.0"}
+    tells_privileges = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.data_streams = set()
+
+    def _unauthorized(self, request: Request) -> Reply | None:
+        if super()._unauthorized(request) is None:
+            return None
+        realm = {"WWW-Authenticate": 'Basic realm="OpenSearch Security"'}
+        return Reply(401, b"Unauthorized", realm)
+
+
+class OpenSearch(Elasticsearch):
+    kind = "opensearch"
+    system = (
+        "a double of OpenSearch, written from its “Bulk API” reference; what it takes and refuses "
+        "of documents: the real server, in tests of its own"
+    )
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.receiver.stop()
+        self.receiver = OpenSearchReceiver(authorization=_basic(SECRET)).start()
+
+    def settings(self) -> dict[str, Any]:
+        return {"url": self.receiver.url, "username": "beam", "password": "env:SECRET"}
+
+    def renew(self, secret: str) -> None:
+        self.receiver.authorization = _basic(secret)
+
+
+def _basic(password: str) -> str:
+    return f"Basic {base64.b64encode(f'beam:{password}'.encode()).decode()}"
