@@ -93,7 +93,7 @@ class ElasticsearchReceiver(HttpReceiver):
     authorization: what requests must show; empty: security is disabled.
     data_streams: names whose documents need a `@timestamp`. longs: fields that are mapped as such.
     pipelines: those that there are. max_bytes: http.max_content_length.
-    may_write: whether who is authorized has the privilege.
+    may_write: whether who is authorized has the privilege. keeps: documents, not ids alone.
     """
 
     server = "Elasticsearch"
@@ -104,6 +104,7 @@ class ElasticsearchReceiver(HttpReceiver):
         super().__init__(max_bytes=max_bytes)
         self.authorization = authorization
         self.may_write = True
+        self.keeps = True
         self.data_streams = {"logs-alertbeam.alerts-default"}
         self.longs: set[str] = set()
         self.pipelines: set[str] = set()
@@ -200,7 +201,7 @@ class ElasticsearchReceiver(HttpReceiver):
                 if why is None:
                     there = held.get(action.id)
                     version = action.version or (there[0] + 1 if there else 1)
-                    held[action.id] = version, document
+                    held[action.id] = version, document if self.keeps else b"{}"
                     self.received += 1
                     said |= {"_version": version, "status": 200 if there else 201}
                 else:
