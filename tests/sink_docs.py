@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.commands.sinks import _about, _rows
+from pipelines.commands.sinks import _about, _rows, _shared
 from tests.transforms.sinks.doubles import DOUBLES, PROPERTIES, matrix
 from transforms.sinks.base import sinks
 
@@ -47,11 +47,9 @@ def pages() -> dict[str, str]:
 def _settings(kind: str) -> Iterator[str]:
     model = sinks()[kind].Settings
     schema = model.model_json_schema(by_alias=True)
-    shared = {name for base in model.__bases__ for name in getattr(base, "model_fields", ())}
-    shared -= set(model.__annotations__)
     yield "| setting | | |"
     yield "|---|---|---|"
-    for setting, what, about in _rows(schema, schema.get("$defs", {}), last=shared):
+    for setting, what, about in _rows(schema, schema.get("$defs", {}), last=_shared(model)):
         yield f"| `{setting}` | {_cell(what)} | {_cell(about)} |"
 
 

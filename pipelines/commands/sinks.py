@@ -98,9 +98,8 @@ def show(
         return
     model = found[kind].Settings
     schema = model.model_json_schema(by_alias=True)
-    shared = {name for base in model.__bases__ for name in getattr(base, "model_fields", ())}
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for setting, what, about in _rows(schema, schema.get("$defs", {}), last=shared):
+    for setting, what, about in _rows(schema, schema.get("$defs", {}), last=_shared(model)):
         table.add_row(f"  {setting}", f"{escape(about)} [dim]{escape(what)}[/dim]".strip())
     Console().print(f"[bold]{kind}[/bold]: {escape(_about(found[kind]))}", table)
 
@@ -287,6 +286,15 @@ def _needs(settings: Any) -> Iterator[str]:
                 yield f"{name} (secret)" if secret else name
             elif detail["type"] == "value_error":
                 yield str(detail["ctx"]["error"]).removeprefix("give ").replace("`", "")
+
+
+def _shared(model: Any) -> set[str]:
+    """The settings that it has as all sinks of its sort do, and says nothing of its own about."""
+    from transforms.delivery.http import HttpSettings
+    from transforms.sinks.base import SinkSettings
+
+    general = [base for base in (SinkSettings, HttpSettings) if issubclass(model, base)]
+    return {name for base in general for name in base.model_fields} - {*model.__annotations__}
 
 
 def _rows(

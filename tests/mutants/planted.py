@@ -431,7 +431,7 @@ MUTANTS = (
     Mutant(
         "a document more at every retry: Elasticsearch is told no id",
         "transforms/sinks/elasticsearch.py",
-        """b'{"create":{"_id":"%b"}}\\n%b' % (alert.event_id.encode(), document)""",
+        """b'{"create":{"_id":"%b"}}\\n%b' % (identity, document)""",
         """b'{"create":{}}\\n%b' % document""",
         ("tests/transforms/sinks/test_elasticsearch.py",),
     ),

@@ -42,6 +42,10 @@ from transforms.sinks.base import (
 )
 
 SOURCE = {"event_hubs": {"namespace": "a.b", "hub": "h"}}
+CONNECTION = (
+    "Endpoint=sb://a.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=a2V5;"
+    "EntityPath=elsewhere"
+)
 HEC = '  - {{name: splunk, splunk_hec: {{url: "{url}", token: env:SECRET, timeout: 1}}}}\n'
 
 
@@ -88,7 +92,7 @@ def test_each_system_is_a_row_with_what_it_is_and_needs(
     code, out = run(capsys)
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "240")
     rows = [re.split(r" {2,}", line.strip()) for line in run(capsys)[1].splitlines()[3:-2]]
     assert [row[0] for row in rows] == [*sinks()]
     assert [
@@ -102,15 +106,20 @@ def test_each_system_is_a_row_with_what_it_is_and_needs(
 
 @pytest.mark.parametrize("kind", sinks())
 def test_an_example_is_a_block_that_validate_accepts(
-    kind: str, capsys: pytest.CaptureFixture[str]
+    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Once its secrets lie where it says."""
     code, block = run(capsys, kind, "--example")
     assert code == 0
-    Path("settings.yaml").write_text(f"sources: [{json.dumps(SOURCE)}]\n{block}state: state\n")
+    assert run(capsys, "show", kind, "--example") == (0, block)
+    for name in re.findall(r"env:(\w+)", block):
+        monkeypatch.setenv(name, CONNECTION if name.endswith("_CONNECTION") else SECRET)
+    Path("key").write_text("{}")
+    settings = re.sub("file:/.*", f"file:{Path('key').absolute()}", block)
+    Path("settings.yaml").write_text(f"sources: [{json.dumps(SOURCE)}]\n{settings}state: state\n")
     with pytest.raises(SystemExit) as ended:
         cli.main(["validate", "settings.yaml"])
     assert ended.value.code == 0, "".join(capsys.readouterr())
-    assert run(capsys, "show", kind, "--example") == (0, block)
 
 
 def test_of_your_own_each_is_a_row_with_where_it_leads_and_what_it_gets(
@@ -140,7 +149,9 @@ def test_of_your_own_each_is_a_row_with_where_it_leads_and_what_it_gets(
 
 
 @pytest.mark.parametrize("name", DOUBLES)
-def test_a_test_alert_arrives_at_every_system(name: str, tmp_path: Path) -> None:
+def test_a_test_alert_arrives_at_every_system(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     double = DOUBLES[name](tmp_path)
     try:
         settings = Settings.model_validate(
@@ -150,6 +161,8 @@ def test_a_test_alert_arrives_at_every_system(name: str, tmp_path: Path) -> None
                 "state": "state",
             }
         )
+        given = double.sink(patience=5, timeout=5)
+        monkeypatch.setattr(SinkEntry, "build", lambda entry: given)
         it = trial.try_sink(settings.sinks[0], settings, wait=5)
         assert it.accepted, it.said
         assert double.ids() == [it.event_id]

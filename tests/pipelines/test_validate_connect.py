@@ -272,6 +272,7 @@ def test_all_are_asked_at_the_same_time_each_for_its_own_timeout(
 
 class _Hanging:
     target = "somewhere"
+    destination = staticmethod(str)
 
     def __init__(self, ended: threading.Event) -> None:
         self._ended = ended
@@ -298,6 +299,7 @@ def test_whatever_a_check_raises_is_a_line(
 ) -> None:
     class Failing:
         target = "somewhere"
+        destination = staticmethod(str)
 
         def check(self, timeout: float) -> str:
             raise error

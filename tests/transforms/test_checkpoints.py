@@ -526,7 +526,7 @@ def test_a_container_by_its_url_is_reached_with_an_identity(
     endpoint = f"https://127.0.0.1:{port}/contoso"
     string = f"AccountName=contoso;AccountKey={account};BlobEndpoint={endpoint};"
     given = SimpleNamespace(get_token=lambda *scopes, **options: token())
-    monkeypatch.setattr(access_module, "_identity", lambda credential: given)
+    monkeypatch.setattr(access_module, "identity", lambda credential: given)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(cert))
     ours = EventHubsAccess(
         hub=HUB_NAME, namespace=NAMESPACE, checkpoints={"container": f"{endpoint}/kept"}

@@ -105,7 +105,7 @@ def test_an_event_says_what_the_alert_says(start, deliver, shape):
     assert event["resource"] == {
         "com.splunk.index": "security",
         "com.splunk.source": "hub",
-        "com.splunk.sourcetype": "mscs:azure:eventhub",
+        "com.splunk.sourcetype": "alertbeam:alert" if shape == "cim" else "mscs:azure:eventhub",
         "host.name": "beam",
     }
 

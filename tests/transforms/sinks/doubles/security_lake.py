@@ -91,3 +91,5 @@ class Held(Lake):
     name = "security_lake_held"
     system = f"{Lake.system}; records wait there for others, to be written together"
     linger = 300.0
+    # What was given up, and arrives all the same, stands in two files with one `metadata.uid`.
+    may_repeat = frozenset({"outage"}) | Lake.may_repeat
