@@ -155,7 +155,7 @@ def deliver(engine: Engine, sent: list[Parcel]) -> list[Outcome | None]:
     return [p.outcome for p in sent]
 
 
-def pay(engine: Engine, sent: Iterable[Parcel], within: float = 5.0) -> None:
+def pay(engine: Engine, sent: Iterable[Parcel], within: float = 30.0) -> None:
     """Send what is owed of it again, as the pipeline does, until nothing is."""
     until = time.monotonic() + within
     owed = [p for p in sent if p.outcome is OWED]
@@ -171,7 +171,7 @@ def recovered(engine: Engine) -> None:
     eventually(lambda: engine.status().circuit != "open")
 
 
-def eventually(check: Callable[[], bool], within: float = 5.0) -> None:
+def eventually(check: Callable[[], bool], within: float = 20.0) -> None:
     until = time.monotonic() + within
     while not check():
         assert time.monotonic() < until, "it did not come about"
