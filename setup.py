@@ -16,33 +16,38 @@ setup(
     package_data={
         "schemas": ["py.typed"],
         "transforms": ["py.typed", "shapes.json"],
-        "pipelines": ["report/page.html"],
+        "pipelines": ["report/page.html", "report/what_if.html"],
     },
     install_requires=[
         "apache-beam[azure]==2.77.0",
         "azure-eventhub==5.15.1",  # its private parts are used: transforms/read/sdk.py
         "azure-identity>=1.27,<2",
-        "azure-storage-blob>=12.20,<13",
+        "azure-storage-blob>=12.28,<13",
         "fastavro>=1.10,<2",
+        "isal>=1.7,<2",  # inflates Capture's blocks at twice zlib's speed
         "jinja2>=3.1.6,<4",
         "msgspec>=0.22,<0.23",
+        "pyarrow",  # Beam's own
         "pydantic>=2.14,<3",
         "rich>=15,<16",
         "ruamel.yaml>=0.19,<0.20",
         "typer>=0.29,<0.30",
+        "zstandard>=0.23,<1",  # a codec of Avro's
     ],
     extras_require={
         "kafka": ["confluent-kafka>=2.16,<3"],
         "google": ["google-auth>=2.40,<3"],  # google_secops
-        "gs": ["google-cloud-storage>=3,<4"],
+        "gs": ["google-auth-httplib2>=0.2,<1", "google-cloud-storage>=3,<4"],  # Beam's needs both
         "s3": ["boto3>=1.40,<2"],  # the file sink's s3://
         "dev": [
+            "avro[snappy,zstandard]==1.12.2",  # Apache's own writer of it
             "azure-eventhub-checkpointstoreblob==1.2.0",
             "boto3",
             "confluent-kafka",
             "cryptography",  # test certificates
             "duckdb",
             "google-auth",
+            "google-auth-httplib2",
             "google-cloud-storage",
             "hypothesis",
             "jsonschema",

@@ -15,7 +15,7 @@ import msgspec
 
 from schemas.repairs import Repaired, repaired, text_line, without_lone_surrogates
 
-__all__ = ["BLANKS", "Refusal", "unwrap"]
+__all__ = ["BLANKS", "TELLING", "Refusal", "unwrap"]
 
 BLANKS = b" \t\r\n"
 """What JSON allows between tokens."""
@@ -24,7 +24,7 @@ EMPTY = "empty body"
 NO_RECORD = "the wrapper holds no record"
 
 # A wrapper's array may have neighbours (paging, counts), but none that tells or names a record.
-_TELLING = frozenset(
+TELLING = frozenset(
     [
         "@odata.type",
         "category",
@@ -157,7 +157,7 @@ def _whole(text: bytes) -> Pieces:
     if text[0] == ord("{"):
         fields = _fields(text)
         wrapped = fields.get("records") or fields.get("value") or fields.get("tables")
-        if wrapped is None or any(key.lower() in _TELLING for key in fields):
+        if wrapped is None or any(key.lower() in TELLING for key in fields):
             return [text]
         inner = bytes(wrapped)
         if inner[:1] != b"[":
