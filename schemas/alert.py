@@ -64,6 +64,7 @@ class Alert(msgspec.Struct, omit_defaults=True, gc=False):
     enqueued_ms: int = 0
     subscription: Subscription | None = None  # set by Enrich
     counted: bool = False  # digests have counted it, or a copy: it comes again after a crash
+    replay: str = ""  # the name of the replay that it comes from; empty: it came live
 
     @property
     def event_id(self) -> str:

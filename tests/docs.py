@@ -20,7 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from schemas.formats import FORMATS
+import msgspec
+
+from schemas.formats import FORMATS, Format
 from schemas.kinds import KINDS, details, understand
 from tests import sink_docs
 from tests.examples import EXAMPLES, encoded
@@ -50,6 +52,7 @@ FIELDS = {
 }
 DETAILS = ("hosts", "users", "ips", "urls", "hashes", "action", "outcome", "related")
 
+_REPLAY = "replayed"
 _ROUNDS = 4
 _JSON = "≫"  # in a path: what follows stands in a string of JSON
 Path_ = tuple[Any, ...]
@@ -254,13 +257,25 @@ def formats_page() -> str:
         "in the file. `alertbeam explain FILE --as FORMAT` shows any event in any of them. Made by",
         "`python -m tests.docs` from the code.",
         "",
-        "| format | written from | does not get through | what is too long |",
-        "|---|---|---|---|",
+        "| format | written from | does not get through | what is too long | a replay's name |",
+        "|---|---|---|---|---|",
     ]
     for name, form in sorted(FORMATS.items()):
         limit = f" ({form.max_bytes:,} bytes)" if form.max_bytes else ""
-        lines.append(f"| `{name}` | {form.standard} | {form.drops} | {form.shortens}{limit} |")
+        told = (form.standard, form.drops, form.shortens + limit, replay_mark(form))
+        lines.append(f"| `{name}` | {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
+
+
+def replay_mark(form: Format) -> str:
+    """Where a format says that an alert was replayed: where the replay's name turns up."""
+    alert = understand(encoded(EXAMPLES["defender_alert"].record()))
+    text = form.say(msgspec.structs.replace(alert, replay=_REPLAY)).decode()
+    if form.media_type != "application/json":
+        return ", ".join(f"`{key}`" for key in re.findall(rf'(\w+)="?{_REPLAY}', text))
+    said = json.loads(text)
+    marked = [path for path in leaves(said) if _REPLAY in str(_value(said, path))]
+    return ", ".join(_shown(marked)) or "nowhere"
 
 
 def pages() -> dict[str, str]:

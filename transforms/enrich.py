@@ -14,8 +14,9 @@ from typing import Any
 from schemas.alert import Subscription
 from schemas.batch import AlertBatch
 from transforms import located
+from transforms.subscription_history import History
 
-__all__ = ["SubscriptionsError", "enrich_batch", "load_subscriptions"]
+__all__ = ["SubscriptionsError", "enrich_batch", "enrich_batch_at", "load_subscriptions"]
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -80,6 +81,36 @@ def enrich_batch(
                 count += 1
     if count:
         unknown(count)
+    return batch
+
+
+def enrich_batch_at(
+    batch: AlertBatch,
+    history: History,
+    unknown: Callable[[int], object] = lambda count: None,
+    later: Callable[[int], object] = lambda count: None,
+) -> AlertBatch:
+    """The same, each alert by what was known of its subscription when it happened.
+
+    later: told how many alerts happened before the first snapshot, and so got what that one says,
+        or nothing, if it says nothing of theirs.
+    """
+    count = early = start = stop = 0
+    for alert in batch.alerts:
+        if name := alert.subscription_id:
+            if not start <= alert.event_ms < stop:
+                start, stop, subscriptions, is_later = history.span(alert.event_ms)
+            found = subscriptions.get(name)
+            if found is None:
+                found = Subscription(name, known=False)
+                count += 1
+            alert.subscription = found
+            if is_later:
+                early += 1
+    if count:
+        unknown(count)
+    if early:
+        later(early)
     return batch
 
 

@@ -36,6 +36,7 @@ def shortened(alert: Alert, most: int) -> bytes:
         ("severity", alert.severity),
         ("status", alert.status),
         ("time", _time(alert.event_ms)),
+        ("replay", alert.replay),
         ("entity", alert.entity),
         ("subscription_id", alert.subscription_id),
         ("alert_type", alert.alert_type),

@@ -23,10 +23,12 @@ def known_facts(alert: Alert, found: Details) -> dict[str, str]:
     seen = found.attributes.get
     known = alert.subscription
     owned = f" ({known.name}; {known.owner})" if known and known.known else ""
+    replayed = {"Replay": alert.replay} if alert.replay else {}
     return {
         "Description": alert.description or alert.title,
         "Severity": alert.severity_original or alert.severity,
         "Status": alert.status_original or alert.status,
+        **replayed,
         "Link": alert.link,
         "Time": gmt(alert.event_ms) and f"{gmt(alert.event_ms)} GMT",
         "Activity": " to ".join(filter(None, map(gmt, (alert.start_ms, alert.end_ms)))),

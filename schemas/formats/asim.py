@@ -14,7 +14,7 @@ leave a choice, Microsoft's own parser of Defender XDR.
     User…, Process…, File…, Url, Registry…, Email…   the first of each
     IndicatorType            of the first entity
     AdditionalFields         event_id (stable for this version of the alert), kind, all entities,
-                             attributes, resources, subscription
+                             attributes, resources, subscription; of a replayed alert `replay`
 
 EventSchema, Hostname and IpAddr belong to the schema but are no columns of the table: its parser
 adds them, and a data collection rule that does not declare them lets them fall. The schema is made
@@ -22,7 +22,9 @@ for alerts. Records of another nature become rows of the same shape (a log's lin
 EventSubType; EventOriginalType tells what it is): route here what shall be found among alerts.
 
 `sentinel_row` is a row of a custom table (`…_CL`) with the columns of `COLUMNS`: what alertbeam
-understood, and the record itself in RawEvent. It keeps clear of the names that are reserved.
+understood, and the record itself in RawEvent. It keeps clear of the names that are reserved. Of a
+replayed alert Attributes have AlertbeamReplay, a name that no attribute can have: tables that there
+are would not have a column for it.
 
 For both, "Logs Ingestion API in Azure Monitor" and "Azure Monitor service limits": a call takes
 1 MB, a field 64 KB (32 KB in Sentinel's data lake, and by the older Data Collector API), counted in
@@ -359,6 +361,7 @@ def _additional(alert: Alert, found: Details) -> Object:
     known = alert.subscription
     return without_blanks(
         event_id=alert.event_id,
+        replay=alert.replay,
         kind=alert.kind,
         version=alert.version,
         resource_ids=list(filter(None, alert.resource_ids)),
@@ -392,6 +395,7 @@ def _entity(entity: Entity) -> Object:
 def sentinel_row(alert: Alert) -> bytes:
     """The alert as one JSON object of at most 1 MB."""
     found = details(alert)
+    mark = {"AlertbeamReplay": alert.replay} if alert.replay else {}
     known = alert.subscription
     time = rfc3339(alert.event_ms)
     fields: Object = {
@@ -429,7 +433,7 @@ def sentinel_row(alert: Alert) -> bytes:
         "Action": found.action,
         "Outcome": found.outcome,
         "RelatedIds": list(found.related),
-        "Attributes": found.attributes,
+        "Attributes": mark | found.attributes if mark else found.attributes,
         "RawEvent": alert.raw.decode("utf-8", "replace"),
         "RawEventBytes": len(alert.raw),
     }

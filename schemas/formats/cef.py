@@ -22,6 +22,8 @@ first of each type that it names there (`schemas.formats._sides`).
     act, outcome    what was done, and how it went
     proto, app      the transport protocol, any other one     deviceExternalId   OT: the sensor
 
+A replayed alert has a user-defined extension, AlertbeamReplay: the replay's name.
+
 Dropped: `raw` and what else only it holds (further entities, URLs, remediation), all but the
 first resource id, the management group and tags. Values are cut to the dictionary's lengths; the
 whole to `max_bytes`: optional fields go first, the least important before the others, then the
@@ -115,7 +117,7 @@ def cef(alert: Alert, *, max_bytes: int = 8192, entities: bool = True) -> bytes:
         "flexString1": ", ".join(alert.techniques),
     }
     required = [f"externalId={alert.event_id}", f"rt={alert.event_ms}"]
-    return _line(head, required, fields, alert.description, max_bytes)
+    return _line(head, required, fields, alert, max_bytes)
 
 
 def cef_iot(alert: Alert, *, max_bytes: int = 8192, entities: bool = True) -> bytes:
@@ -154,7 +156,7 @@ def cef_iot(alert: Alert, *, max_bytes: int = 8192, entities: bool = True) -> by
         _field("UUID", alert.entity),
         f"start={start}",
     ]
-    return _line(head, required, fields, alert.description, max_bytes)
+    return _line(head, required, fields, alert, max_bytes)
 
 
 @functools.lru_cache(4096)
@@ -217,10 +219,12 @@ def _add(said: dict[str, str], side: int, entity: Entity) -> None:
 
 
 def _line(
-    head: str, required: list[str], fields: dict[str, str], description: str, max_bytes: int
+    head: str, required: list[str], fields: dict[str, str], alert: Alert, max_bytes: int
 ) -> bytes:
     optional = [_field(key, text) for key, text in fields.items() if text]
-    message = _field("msg", description) if description else ""
+    if alert.replay:
+        optional.insert(0, _field("AlertbeamReplay", alert.replay))
+    message = _field("msg", alert.description) if alert.description else ""
     return fitted(head, " ", required, optional, message, max_bytes)
 
 

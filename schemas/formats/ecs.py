@@ -24,6 +24,7 @@ by it. All fields but those of the last four lines are ECS's; they are the same 
     related         all addresses, names of machines and accounts, hashes
     observer        vendor, product, OT sensor or firewall
     cloud, organization        subscription, virtual machine, region; tenant
+    labels                     the name of the replay, if the alert was replayed
     microsoft       kind, event_id (stable for this version of the alert), severity and status in
                     the record's own words, what is known of the subscription
     azure           resource, tenant_id, subscription_id, correlation_id, as the azure integration
@@ -211,6 +212,8 @@ def ecs(alert: Alert) -> bytes:
         "microsoft": _microsoft(alert),
     }
     made.update({name: part for name, part in parts.items() if part})
+    if alert.replay:
+        made["labels"] = {"replay": alert.replay}
     return _encode(made)
 
 

@@ -20,6 +20,11 @@ Source: "Alerts", Splunk Common Information Model Add-on Manual. What is empty i
 Nothing is dropped and nothing is shortened: the record is spliced in as it came. `time` is the
 event time in seconds. `fields` (indexed) hold `event_id`, stable for this version of the alert,
 and what is known of its subscription.
+
+A replayed alert has `alertbeam_replay`, the replay's name: before the record, since Splunk extracts
+fields from the first 5,000 bytes, and in the event, since a search for `name=value` finds an
+indexed field only where fields.conf names it. In shape `raw`, whose event is the record alone, it
+is such a field: `alertbeam_replay::NAME`.
 """
 
 from __future__ import annotations
@@ -62,8 +67,9 @@ def hec(
     head = _head(source, index, sourcetype, host)
     if alert.event_ms:
         head += b'"time":%d.%03d,' % divmod(alert.event_ms, 1000)
+    mark = b'"alertbeam_replay":%b' % _encode(alert.replay) if alert.replay else b""
     if shape == "body_wrapped":
-        head += b'"event":{"body":'
+        head += b'"event":{%b,"body":' % mark if mark else b'"event":{"body":'
         position = b',"x-opt-sequence-number":%d,"x-opt-enqueued-time":%d}' % (
             alert.sequence,
             alert.enqueued_ms,
@@ -77,6 +83,8 @@ def hec(
     more = b""
     if it := alert.subscription:
         more = _fields(it.id, it.name, it.owner, it.environment, it.management_group, it.known)
+    if mark and shape == "raw":
+        more += b"," + mark
     if shape == "cim" and alert.techniques:
         more += b',"mitre_technique_id":%b' % _encode(alert.techniques)
     identity = alert.event_id.encode()
@@ -88,6 +96,7 @@ def _alerts_fields(alert: Alert) -> dict[str, str]:
     source, target = sides(known)
     resource = _TYPE.fullmatch(alert.resource_ids[0]) if alert.resource_ids else None
     fields = {
+        "alertbeam_replay": alert.replay,
         "id": alert.entity,
         "type": "alert" if "alert" in alert.kind or "incident" in alert.kind else "event",
         "signature": alert.title,

@@ -15,7 +15,7 @@ Custom keys: externalId (the event id: 32 hex digits, stable for this version of
 alertId, title, severity, status, msg (the description), link, startTime, endTime (epoch
 milliseconds), tactics, techniques, resourceId, subscriptionId, subscriptionName, subscriptionOwner,
 subscriptionEnvironment, srcHostName, targetUsrName, action, outcome, process, commandLine,
-fileName, filePath, fileHash, protocol, sensor, zone.
+fileName, filePath, fileHash, protocol, sensor, zone; replay (its name) of a replayed alert.
 
 LEEF escapes nothing, so what has a meaning is replaced: a tab or line break in a value becomes a
 blank, `|` and `\\` in the header become `/`; control characters go. A backslash at a value's end
@@ -76,6 +76,8 @@ def leef(alert: Alert, *, max_bytes: int = 4096, entities: bool = True) -> bytes
         "endTime": str(alert.end_ms or ""),
         "link": alert.link,
     }
+    if alert.replay:
+        attributes = {"replay": alert.replay, **attributes}
     optional = list(filter(None, map(_attribute, attributes, attributes.values())))
     message = _attribute("msg", alert.description)
     return fitted(head, "\t", required, optional, message, max_bytes)

@@ -14,7 +14,7 @@ Source: "LogRhythm Schema Dictionary and Guide" (docs.logrhythm.com/lrsiem): wha
     process, command, hash, url, action, result, protname               what with, and how it went
     object       resource id                        objectname          resource, or a file's path
     tag1 kind  tag2 product  tag3 tactics  tag4 techniques  tag5 subscription id
-    tag6 subscription name  tag7 link
+    tag6 subscription name  tag7 link  tag8 the replay, of a replayed alert
 
 What is empty is left out; control characters and line breaks go. Where it is too long
 `original_message`, the record, goes first, then the description is cut; then fields go, the least
@@ -62,6 +62,7 @@ def logrhythm(
         "severity": alert.severity_original or alert.severity,
         "subject": alert.title,
         "status": alert.status_original or alert.status,
+        "tag8": alert.replay,
         **_mentioned(alert.resource, details(alert) if entities else Details()),
         "object": alert.resource_ids[0] if alert.resource_ids else "",
         "tag1": alert.kind,

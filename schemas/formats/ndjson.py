@@ -2,7 +2,8 @@
 
 The form is our own: https://github.com/ndjson/ndjson-spec (one valid JSON text a line, UTF-8).
 Nothing is dropped and nothing is shortened. In `raw` line breaks between tokens go, and characters
-that some readers take for line breaks (U+0085, U+2028, U+2029) are escaped; its content stays.
+that some readers take for line breaks (U+0085, U+2028, U+2029) are escaped; its content stays. A
+replayed alert has one field more, `replay`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ def ndjson(alert: Alert, *, source: str = "", partition: str = "") -> bytes:
         sequence=alert.sequence,
         index=alert.index,
     )
-    line = b'%b,"raw":%b}' % (_encode(said)[:-1], raw)
+    head = _encode(said)[:-1]
+    if alert.replay:
+        head += b',"replay":' + _encode(alert.replay)
+    line = b'%b,"raw":%b}' % (head, raw)
     if b"\n" in line or b"\r" in line:
         line = line.translate(None, b"\r\n")  # valid JSON has them between tokens only
     if not line.isascii():

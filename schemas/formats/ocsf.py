@@ -7,8 +7,9 @@ readers take it too.
 What every event has: `metadata.uid` is the event id, stable for this version of the alert; `time`,
 `metadata.logged_time` (enqueued) and all others are epoch milliseconds; `raw_data` is the alert's
 record, whole; `unmapped` are the facts of `schemas.entities.Details.attributes`, and a severity's
-and status's original words. Beside an id of 99 stands the record's own word; 0 is for what it does
-not say. `observables` name where a value stands: in `raw_data` if the class has no other place.
+and status's original words; a replayed alert has the label `replay:NAME` among `metadata.labels`.
+Beside an id of 99 stands the record's own word; 0 is for what it does not say. `observables` name
+where a value stands: in `raw_data` if the class has no other place.
 `cloud.account` is the subscription, whose `type_id` is 99, since 13 (Azure Subscription) is unknown
 to readers of versions before 1.4; what is known of it is an enrichment.
 
@@ -190,6 +191,8 @@ def _metadata(alert: Alert, found: Details, profiles: list[str]) -> Object:
         made["tenant_uid"] = uid
     if labels := attributes.get("labels"):
         made["labels"] = labels.split(", ")
+    if alert.replay:
+        made["labels"] = [*made.get("labels", ()), f"replay:{alert.replay}"]
     return made
 
 

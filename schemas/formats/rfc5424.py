@@ -7,10 +7,10 @@ format that shortens better, and has no such characters, goes behind the `header
 be asked for no more than `max_bytes - len(header)`.
 
 `structured` is for receivers that know none of those. Structured data holds the main fields, each
-cut to 200 characters: event_id, kind, severity, status, entity, product, alert_type, resource,
-subscription_id, subscription_name; its SD-ID has the number that RFC 5612 sets aside for those
-without their own. The message is the record's JSON; where that does not fit, title and description.
-Nothing is dropped but what does not fit.
+cut to 200 characters: event_id, replay (its name, of a replayed alert), kind, severity, status,
+entity, product, alert_type, resource, subscription_id, subscription_name; its SD-ID has the number
+that RFC 5612 sets aside for those without their own. The message is the record's JSON; where that
+does not fit, title and description. Nothing is dropped but what does not fit.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main_fields(alert: Alert) -> dict[str, str]:
     """What structured data holds, the most important first; what is empty is left out."""
     named = {
         "event_id": alert.event_id,
+        "replay": alert.replay,
         "kind": alert.kind,
         "severity": alert.severity,
         "status": alert.status,

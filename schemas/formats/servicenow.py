@@ -78,6 +78,7 @@ _LINES = {**HARMLESS, ord("\n"): "\n"}
 _NAME, _KEY, _TITLE, _TEXT = 100, 1024, 160, 4000  # characters
 _INFO = 16_000  # bytes of additional_info
 _VALUE = 2_000  # bytes of one value in it, or of one fact of a description
+_NAMES = {"Replay": "AlertbeamReplay"}  # in it, where attributes stand, none of which has that name
 _encode = msgspec.json.Encoder().encode
 
 
@@ -160,7 +161,7 @@ def _part(alert: Alert, found: Details, node: str) -> str:
 def _info(alert: Alert, found: Details) -> str:
     """The most telling first; what does not fit is left out, but for the event's id."""
     facts = {"event": alert.event_id}
-    facts |= {name.lower(): text for name, text in known_facts(alert, found).items()}
+    facts |= {_NAMES.get(name, name.lower()): it for name, it in known_facts(alert, found).items()}
     facts = facts | {"action": found.action, "outcome": found.outcome}
     facts |= {name: text for name, text in found.attributes.items() if name not in facts}
     del facts["description"], facts["time"]

@@ -1,4 +1,4 @@
-"""The record on one line, with two fields of ours before its own.
+"""The record on one line, with two fields of ours before its own; three if it was replayed.
 
 For systems whose own content (apps, parsers) reads Microsoft's records as they come, and which
 tell records apart by nothing but what is in them. The form is our own:
@@ -6,6 +6,7 @@ tell records apart by nothing but what is in them. The form is our own:
     alertbeam_time   the event's time, RFC 3339 in UTC, before any other time in the record, for
                      those who take the first that they see; left out where there is none
     alertbeam_id     stable for this version of the alert
+    alertbeam_replay the replay's name; left out where there is none
 
 As in `ndjson`, line breaks between tokens go, and characters that some readers take for line breaks
 are escaped. A field of the record that bears one of our names goes.
@@ -22,7 +23,7 @@ from schemas.formats._shortened import shortened
 
 __all__ = ["FORMATS", "stamped", "stamped_within"]
 
-_OURS = ("alertbeam_time", "alertbeam_id")
+_OURS = ("alertbeam_time", "alertbeam_id", "alertbeam_replay")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -36,6 +37,8 @@ def stamped(alert: Alert) -> bytes:
     time = rfc3339(alert.event_ms)
     line = b'{"alertbeam_time":"%b",' % time.encode() if time else b"{"
     line += b'"alertbeam_id":"%b"' % alert.event_id.encode()
+    if alert.replay:
+        line += b',"alertbeam_replay":' + msgspec.json.encode(alert.replay)
     own = raw[1:].lstrip(b" \t\r\n").translate(None, b"\r\n")  # breaks are between tokens only
     line += own if own.startswith(b"}") else b"," + own
     if not line.isascii():

@@ -10,7 +10,14 @@ import pytest
 
 from schemas.alert import Alert, Subscription
 from schemas.batch import AlertBatch, Origin
-from transforms.enrich import SubscriptionsError, enrich_batch, load_subscriptions
+from transforms.enrich import (
+    SubscriptionsError,
+    enrich_batch,
+    enrich_batch_at,
+    load_subscriptions,
+)
+from transforms.state_store import StateStore
+from transforms.subscription_history import History, keep
 
 ONE = "11111111-1111-1111-1111-111111111111"
 TWO = "22222222-2222-2222-2222-22222222abcd"
@@ -192,3 +199,55 @@ def test_alerts_get_their_subscription_and_unknown_ones_are_counted() -> None:
 def test_nothing_is_counted_where_all_are_known() -> None:
     batch = AlertBatch(Origin("s", "0"), 1, 1, None, 1, [alert(ONE)], [])
     enrich_batch(batch, EXPECTED, lambda count: pytest.fail("none is unknown"))
+
+
+def happened(subscription_id: str, event_ms: int) -> Alert:
+    made = alert(subscription_id)
+    made.event_ms = event_ms
+    return made
+
+
+def test_each_alert_gets_its_subscription_as_it_was_when_it_happened(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path))
+    then, now = Subscription(ONE, name="Shop"), Subscription(ONE, name="Market")
+    keep(store, {ONE: then}, 1000)
+    keep(store, {ONE: now, TWO: EXPECTED[TWO]}, 2000)
+    told = [
+        (happened(ONE, 2500), now),
+        (happened(ONE, 1500), then),  # out of order
+        (happened(TWO, 1999), Subscription(TWO, known=False)),  # not known by then
+        (happened(TWO, 2000), EXPECTED[TWO]),
+        (happened("", 1500), None),
+        (happened(ONE, 999), then),  # before anything was known
+        (happened("", 999), None),
+        (happened("who", 3), Subscription("who", known=False)),
+        (happened(ONE, 10**13), now),
+    ]
+    batch = AlertBatch(Origin("s", "0"), 1, 9, None, 9, [each for each, _ in told], [])
+    unknown: list[int] = []
+    later: list[int] = []
+    enriched = enrich_batch_at(batch, History.load(store), unknown.append, later.append)
+    assert enriched is batch
+    assert [each.subscription for each in enriched.alerts] == [each for _, each in told]
+    assert (unknown, later) == ([2], [2])
+
+
+def test_with_one_snapshot_that_is_older_than_all_it_is_as_live(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path))
+    keep(store, EXPECTED, 1000)
+    alerts = [[happened(name, 1000 + n) for n, name in enumerate((ONE, "who", TWO))] for _ in "12"]
+    live, again = (AlertBatch(Origin("s", "0"), 1, 3, None, 3, each, []) for each in alerts)
+    counts: list[int] = []
+    enrich_batch(live, EXPECTED, counts.append)
+    enrich_batch_at(
+        again, History.load(store), counts.append, lambda count: pytest.fail("none is early")
+    )
+    assert again == live
+    assert counts == [1, 1]
+
+
+def test_without_snapshots_no_subscription_is_known_and_none_is_later(tmp_path: Path) -> None:
+    batch = AlertBatch(Origin("s", "0"), 1, 1, None, 1, [happened(ONE, 5)], [])
+    history = History.load(StateStore(str(tmp_path)))
+    enrich_batch_at(batch, history, later=lambda count: pytest.fail("there is none"))
+    assert batch.alerts[0].subscription == Subscription(ONE, known=False)
