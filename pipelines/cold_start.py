@@ -166,16 +166,18 @@ def clean_end(
     heads: Mapping[Origin, int],
     number: int,
     horizon_ms: int,
+    terms: Mapping[str, str] = {},
 ) -> bool:
     """Hand over after a shift that drained cleanly; False, and nothing is, if anything that was
     read is not settled: then it has to count as a crash.
 
-    heads: up to which event each partition was read.
+    heads: up to which event each partition was read. terms: by sink, what it wanted in this shift.
     """
     before = load(store)
     positions = dict(before.positions) if before else {}
     counted = dict(before.counted) if before else {}
     unsettled = dict(before.unsettled) if before else {}
+    read = {}
     for each in started.partitions:
         origin = _origin(each)
         name = str(origin)
@@ -184,13 +186,18 @@ def clean_end(
         if position is None or head > position:
             return False
         positions[name] = head
+        if head >= each.start:
+            read[name] = each.start, head
         counted[name] = max(head, each.counted - 1, counted.get(name, -1))
         left = started.left.get(origin)
         if left and left.mark > head:
             unsettled[name] = left.mark
         else:
             unsettled.pop(name, None)
-    hand_over(run, store, HandedOver(number, horizon_ms, positions, counted, unsettled))
+    handed = HandedOver(
+        number, horizon_ms, positions, counted, unsettled, sinks=dict(terms), read=read
+    )
+    hand_over(run, store, handed)
     reached = {name: max(head, unsettled.get(name, -1)) for name, head in positions.items()}
     high_water(run, store).settle(reached)
     store.delete(_FIRING)

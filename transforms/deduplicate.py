@@ -33,6 +33,7 @@ __all__ = [
     "deduplicate_batch",
     "forget",
     "hand_over",
+    "leave",
     "shard_batch",
 ]
 
@@ -203,11 +204,22 @@ def hand_over(run: str, store: StateStore, handed: HandedOver) -> None:
         for generation, keys in seen.fresh.items():
             fresh.setdefault(generation, []).extend(keys)
         seen.fresh = {}
+        weak |= seen.weak  # also where all are strong from now on: `save` claims none of them
         if not handed.unsettled:
             seen.weak = set()
-        weak |= seen.weak
         handed.generation = max(handed.generation, seen.generation)
     save(store, handed, fresh, weak)
+
+
+def leave(run: str) -> Keys:
+    """What a replay's shift has delivered, by generation; the next one goes on with all that was
+    seen. What was only marked, another lane may still have to deliver."""
+    fresh: Keys = {}
+    for seen in _REGISTRY.leave(run):
+        for generation, keys in seen.fresh.items():
+            fresh.setdefault(generation, []).extend(key for key in keys if key not in seen.weak)
+        seen.fresh = {}
+    return fresh
 
 
 def forget(run: str) -> None:
@@ -256,12 +268,14 @@ class _Deduplicate(beam.DoFn):
         run: str,
         store: StateStore,
         left: Mapping[Origin, Unsettled] = {},
+        recalls: bool = True,
     ) -> None:
         self._horizon_ms = horizon_ms
         self._shards = shards
         self._run = run
         self._store = store
         self._left = dict(left)
+        self._recalls = recalls
 
     def setup(self) -> None:
         self._memos: dict[int, tuple[bytes, Seen]] = {}
@@ -303,9 +317,10 @@ class _Deduplicate(beam.DoFn):
             return memo[1]
         if not current:
             # The shift before left it in this process; else it lies in the store.
-            seen = _REGISTRY.inherit(self._run, shard, self._shards) or _handed_over(
-                self._store, shard, self._shards, self._horizon_ms
-            )
+            seen = _REGISTRY.inherit(self._run, shard, self._shards)
+            if seen is None and self._recalls:
+                seen = _handed_over(self._store, shard, self._shards, self._horizon_ms)
+            seen = seen or Seen(self._horizon_ms)
             for keys, bag in (
                 (seen.current, bags[seen.generation % 2]),
                 (seen.older, bags[(seen.generation + 1) % 2]),
@@ -341,6 +356,7 @@ class Deduplicate(beam.PTransform):
     horizon_ms: how long a key is remembered at least, in enqueued time.
     shards: parts of the state; 1 on the local runner, about twice the parallelism on Flink.
     left: what a crash left unsettled, by partition; nothing where a runner's state outlasts it.
+    recalls: whether it begins with what the live stream handed over; a replay has its own.
     """
 
     def __init__(
@@ -350,10 +366,11 @@ class Deduplicate(beam.PTransform):
         run: str,
         store: StateStore,
         left: Mapping[Origin, Unsettled] = {},
+        recalls: bool = True,
     ) -> None:
         super().__init__()
         self._shards = shards
-        self._do_fn = _Deduplicate(horizon_ms, shards, run, store, left)
+        self._do_fn = _Deduplicate(horizon_ms, shards, run, store, left, recalls)
 
     def expand(self, batches: Any) -> Any:
         return (

@@ -1,13 +1,36 @@
 """What one shift leaves for the next, through a clean end or a crash: where it had read to, and
-what it had seen.
+what it had seen. And what it leaves for replays: which sinks have what was seen, for a month.
 
     handed-over                 positions, and which of the files below hold
     seen/<generation>-<shift>   16 bytes a key, of what was new to the deduplication in a shift
     seen/weak-<shift>           keys whose record may not have reached every sink
     high-water                  up to where anything may have been read, kept ahead of reading
+    known/index/<writer>        which of the files below hold; a writer is the live run, or a replay
+    known/keys/<writer>/…       the same keys, of generations that the deduplication has forgotten
+    known/lacks/<sink>/<source>/<partition>.json   events that were written off for the sink
 
-`handed-over` is replaced whole, after its files: it is what counts. The argument that nothing is
-lost by what was seen stands in docs/adr/0011.
+`handed-over` is replaced whole, after its files, and so is a writer's index: these are what counts,
+all else is swept. The argument that nothing is lost by what was seen stands in docs/adr/0011.
+
+## Why no sink lacks what it is said to have
+
+A file of keys has a *claim*: of which events its records are, and which sinks took part. It is
+written at a clean end alone, when all that was read is settled in the accounts, which outlast a
+crash; so each of these sinks had an outcome for the record that passed with the key:
+
+- delivered, or dead (a dead letter has its own command), or owed, which will be paid;
+- or not routed: so a sink is named with its *terms*, what it wanted then. Whoever asks trusts the
+  claim only if by the same terms it had to be routed, or if the sink took everything;
+- or it was written off: owed, and never delivered. `lack` says so, of which events and before it
+  happens. A claim that is of any of these events is void for this sink, all of it: keys have no
+  address. What rests on a claim (a replay that passed over what a sink had) names its events too.
+
+A key that is weak when the shift ends is in no claim: it was marked by what is read again for
+nobody, or some sink had settled its record in an earlier process. A sink that was new, or away, had
+no part in that, though the deduplication may call the key strong once all are past their marks. So
+a file holds sure keys first, then unsure ones, and the latter are never kept for replays.
+
+All that is lost, damaged or doubtful is no claim: an alert comes twice, rather than not at all.
 """
 
 from __future__ import annotations
@@ -16,25 +39,41 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from schemas.batch import Origin
-from transforms.state_store import StateStore
+from schemas.runs import Run
+from transforms.state_store import StateStore, place, unplace
 
 __all__ = [
     "ALL",
+    "DAY_MS",
     "KEY_BYTES",
+    "REMEMBER_MS",
+    "Claim",
+    "Events",
     "HandedOver",
     "HighWater",
+    "KeyFile",
     "Keys",
+    "claims",
     "discard",
     "high_water",
+    "hull",
+    "keys_of",
+    "lack",
+    "lacking",
     "load",
     "marks",
+    "overlap",
     "put",
     "put_marks",
+    "read_claim",
+    "remember",
     "save",
     "seen_keys",
     "weaken",
@@ -42,14 +81,24 @@ __all__ = [
 
 KEY_BYTES = 16
 ALL = "*"
+DAY_MS = 24 * 3600 * 1000
+REMEMBER_MS = 31 * DAY_MS
 _PATH = "handed-over"
 _MARKS = "high-water"
-_MOST_FILES = 16  # of a generation, until they become one
+_LIVE = "live"
+_MAGIC = b"keys by sinks 1\n"
+_DIGEST = 16
+_MOST_FILES = 16  # of a generation, or of a day, until they become one
+_MOST_BYTES = 64 * 1024 * 1024  # of one that others become
+_MOST_LACKS = 1_000  # ranges of a partition, until they become one
 _MARGIN = (100, 100_000)  # events that a mark is ahead of reading
 _AHEAD_SECONDS = 1.0
 
 Keys = dict[int, list[bytes]]
 """By generation."""
+
+Events = dict[str, tuple[int, int]]
+"""The first and the last event, by `str(origin)`."""
 
 
 class HandedOver(msgspec.Struct):
@@ -61,6 +110,8 @@ class HandedOver(msgspec.Struct):
         read before it.
     generation: the deduplication's. files, weak: names under `seen/`; weak is `ALL` where every
         key is.
+    sinks: those that took part, each with its terms. read: which events were read, also those that
+        were read again. remember_ms: how long that is kept for replays; 0: not at all.
     """
 
     number: int
@@ -71,6 +122,25 @@ class HandedOver(msgspec.Struct):
     generation: int = -1
     files: list[str] = []
     weak: str = ""
+    sinks: dict[str, str] = {}
+    read: Events = {}
+    remember_ms: int = REMEMBER_MS
+
+
+class Claim(msgspec.Struct):
+    """What a file of keys says. sinks: those that have what its first `sure` keys are of, each with
+    its terms then. read: the events that these are of. rests: by sink, events of which other claims
+    were, because of which it was passed over.
+    """
+
+    sinks: dict[str, str] = {}
+    read: Events = {}
+    sure: int = 0
+    rests: dict[str, Events] = {}
+
+
+_CLAIM = msgspec.json.Decoder(Claim)
+_RANGES = msgspec.json.Decoder(list[tuple[int, int]])
 
 
 def load(store: StateStore) -> HandedOver | None:
@@ -86,37 +156,67 @@ def put(store: StateStore, handed: HandedOver) -> None:
 def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[bytes]) -> None:
     """Add what was new in a shift to the keys of the one before, and hand over.
 
-    fresh: by generation; only the two last ones are kept. weak: nothing where every partition is
-    past its mark.
+    fresh: by generation; only the two last ones are kept here, those before them for replays. weak:
+    all that are at the shift's end, also if every partition is past its mark.
     """
     before = load(store)
     files: list[str] = []
     if before and before.horizon_ms == handed.horizon_ms:
         files += before.files
         handed.generation = max(handed.generation, before.generation)
+    unsure = {*weak}
+    over: list[tuple[int, Claim, bytes]] = []
     for generation, keys in sorted(fresh.items()):
-        name = f"{generation:012d}-{handed.number}"
-        _write(store, name, keys)
-        files.append(name)
-    files = [name for name in dict.fromkeys(files) if _generation(name) >= handed.generation - 1]
+        found = _claimed(handed, keys, unsure)
+        if generation < handed.generation - 1:
+            over.append((generation, *found))
+        else:
+            name = f"{generation:012d}-{handed.number}"
+            _write(store, name, *found)
+            files.append(name)
+    files = [*dict.fromkeys(files)]
+    gone = [name for name in files if _generation(name) < handed.generation - 1]
+    if handed.remember_ms and (gone or over):
+        _keep(store, handed, itertools.chain(over, _read_all(store, gone)))
+    files = [name for name in files if name not in gone]
     for generation, same in itertools.groupby(sorted(files), _generation):
         if len(names := [*same]) > _MOST_FILES:
-            merged = f"{generation:012d}-{handed.number}-all"
-            _write(store, merged, (key for name in names for key in _read(store, name) or ()))
-            files = [*(name for name in files if name not in names), merged]
+            files = [name for name in files if name not in names]
+            groups = _by_sinks((claim, body) for _, claim, body in _read_all(store, names))
+            for number, (claim, body) in enumerate(groups):
+                merged = f"{generation:012d}-{handed.number}-all{number or ''}"
+                _write(store, merged, claim, body)
+                files.append(merged)
     handed.files = files
-    keys = [*weak]
-    if handed.unsettled and keys:
+    if handed.unsettled and unsure:
         handed.weak = f"weak-{handed.number}"
-        _write(store, handed.weak, keys)
+        _write(store, handed.weak, Claim(), b"".join(unsure))
     put(store, handed)
     for path in store.list("seen"):
         if path.removeprefix("seen/") not in (*files, handed.weak):
             store.delete(path)
 
 
+def _claimed(handed: HandedOver, keys: Iterable[bytes], unsure: set[bytes]) -> tuple[Claim, bytes]:
+    """A file of a shift's keys: what is sure first."""
+    keys = [*keys]
+    sure = [key for key in keys if key not in unsure] if unsure else keys
+    rest = [key for key in keys if key in unsure] if unsure else []
+    claim = Claim(handed.sinks, handed.read, len(sure) if handed.sinks and handed.read else 0)
+    return claim, b"".join((*sure, *rest))
+
+
+def _keep(store: StateStore, handed: HandedOver, found: Iterable[tuple[int, Claim, bytes]]) -> None:
+    span_ms = handed.horizon_ms
+    timed = ((generation * span_ms, claim, body) for generation, claim, body in found)
+    _archive(store, _LIVE, timed, span_ms, handed.remember_ms)
+
+
 def discard(store: StateStore, handed: HandedOver) -> None:
-    """Forget what was seen: it fits no horizon, until a shift that ended cleanly has some anew."""
+    """Forget what was seen: it fits no horizon, until a shift that ended cleanly has some anew. For
+    replays it is true all the same."""
+    if handed.remember_ms and handed.files:
+        _keep(store, handed, _read_all(store, handed.files))
     kept = msgspec.structs.replace(handed, horizon_ms=0, files=[], weak="", generation=-1)
     put(store, kept)
 
@@ -130,31 +230,285 @@ def seen_keys(store: StateStore, handed: HandedOver) -> tuple[Keys, list[bytes]]
     """The keys by generation, and the weak ones; None if any file is missing or damaged."""
     found: Keys = {}
     for name in handed.files:
-        keys = _read(store, name)
-        if keys is None:
+        read = read_claim(store, f"seen/{name}")
+        if read is None:
             return None
-        found.setdefault(_generation(name), []).extend(keys)
+        found.setdefault(_generation(name), []).extend(keys_of(read[1]))
     if handed.weak == ALL:
         return found, [key for keys in found.values() for key in keys]
-    weak = _read(store, handed.weak) if handed.weak else []
-    return None if weak is None else (found, weak)
+    weak = read_claim(store, f"seen/{handed.weak}") if handed.weak else (Claim(), b"")
+    return None if weak is None else (found, keys_of(weak[1]))
 
 
 def _generation(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-def _write(store: StateStore, name: str, keys: Iterable[bytes]) -> None:
-    body = b"".join(keys)
-    store.put(f"seen/{name}", body + hashlib.blake2b(body, digest_size=16).digest())
+def _write(store: StateStore, name: str, claim: Claim, body: bytes) -> None:
+    store.put(f"seen/{name}", _packed(claim, body))
 
 
-def _read(store: StateStore, name: str) -> list[bytes] | None:
-    data = store.get(f"seen/{name}") or b""
-    body, digest = data[:-16], data[-16:]
-    if hashlib.blake2b(body, digest_size=16).digest() != digest or len(body) % KEY_BYTES:
+def _read_all(store: StateStore, names: Iterable[str]) -> Iterator[tuple[int, Claim, bytes]]:
+    """What can be read of them, with their generations."""
+    for name in names:
+        if found := read_claim(store, f"seen/{name}"):
+            yield _generation(name), *found
+
+
+# ------------------------------------------------------------------------------- files of keys
+
+
+def _packed(claim: Claim, body: bytes) -> bytes:
+    said = msgspec.json.encode(claim)
+    data = b"".join((_MAGIC, len(said).to_bytes(4, "big"), said, body))
+    return data + _digest(data)
+
+
+def read_claim(store: StateStore, path: str) -> tuple[Claim, bytes] | None:
+    """A file's claim, and all of its keys; None if it is missing or damaged."""
+    data = store.get(path) or b""
+    data, digest = data[:-_DIGEST], data[-_DIGEST:]
+    if _digest(data) != digest:
         return None
+    if not data.startswith(_MAGIC):  # an older version's: who took part is not known
+        return None if len(data) % KEY_BYTES else (Claim(), data)
+    at = len(_MAGIC) + 4
+    end = at + int.from_bytes(data[at - 4 : at], "big")
+    return _CLAIM.decode(data[at:end]), data[end:]
+
+
+def keys_of(body: bytes) -> list[bytes]:
     return [body[at : at + KEY_BYTES] for at in range(0, len(body), KEY_BYTES)]
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
+
+
+def _by_sinks(found: Iterable[tuple[Claim, bytes]]) -> list[tuple[Claim, bytes]]:
+    """One of those for which the same sinks took part; where these are too many, one of all, for
+    which only those did that took part in each."""
+    groups: dict[tuple[tuple[str, str], ...], list[tuple[Claim, bytes]]] = {}
+    for claim, body in found:
+        groups.setdefault(tuple(sorted(claim.sinks.items())), []).append((claim, body))
+    if len(groups) > _MOST_FILES // 2:
+        return [_together([each for same in groups.values() for each in same])]
+    return [_together(same) for same in groups.values()]
+
+
+def _together(found: list[tuple[Claim, bytes]]) -> tuple[Claim, bytes]:
+    claims = [claim for claim, _ in found]
+    same = set.intersection(*({*claim.sinks.items()} for claim in claims))
+    sinks = dict(sorted(same))
+    ends = [claim.sure * KEY_BYTES for claim in claims]
+    body = b"".join(
+        (*(body[:end] for (_, body), end in zip(found, ends, strict=True)),
+         *(body[end:] for (_, body), end in zip(found, ends, strict=True)))
+    )  # fmt: skip
+    rests = {sink: hull(c.rests.get(sink, {}) for c in claims) for sink in sinks}
+    return Claim(
+        sinks,
+        hull(claim.read for claim in claims),
+        sum(claim.sure for claim in claims),
+        {sink: events for sink, events in rests.items() if events},
+    ), body
+
+
+def hull(of: Iterable[Events]) -> Events:
+    """The least ranges that hold all of them."""
+    found: Events = {}
+    for events in of:
+        for name, (first, last) in events.items():
+            begin, end = found.get(name, (first, last))
+            found[name] = min(begin, first), max(end, last)
+    return found
+
+
+# -------------------------------------------------------------------- what is kept for replays
+
+
+class _Name(NamedTuple):
+    """What the name of a kept file says. at_ms: when it was written down. sinks: a digest."""
+
+    begin_ms: int
+    end_ms: int
+    at_ms: int
+    keys: int
+    sinks: str
+    unique: str
+
+    def __str__(self) -> str:
+        times = f"{self.begin_ms:015d}-{self.end_ms}-{self.at_ms}"
+        return f"{times}-{self.keys}-{self.sinks}-{self.unique}"
+
+    @classmethod
+    def parse(cls, text: str) -> _Name:
+        begin, end, at, keys, sinks, unique = text.rpartition("/")[2].split("-")
+        return cls(int(begin), int(end), int(at), int(keys), sinks, unique)
+
+
+def remember(
+    store: StateStore,
+    sinks: Mapping[str, str],
+    keys: Mapping[int, Iterable[bytes]],
+    writer: str,
+    *,
+    horizon_ms: int,
+    read: Events,
+    rests: Mapping[str, Events] = {},
+    keep_ms: int = REMEMBER_MS,
+) -> None:
+    """Keep what a stretch of a replay has delivered, when all of it is settled for these sinks.
+
+    sinks: with their terms (`transforms.known.terms`). keys: sure ones only, by generation of
+    `horizon_ms`. writer: nobody else writes by that name. read: the stretch's events. rests: of
+    which events the claims are because of which a sink was passed over (`Known.rests`).
+    """
+    if keep_ms:
+        found = (
+            (generation * horizon_ms, Claim(dict(sinks), read, len(same), dict(rests)), same)
+            for generation, same in ((each, [*of]) for each, of in sorted(keys.items()))
+        )
+        timed = ((begin_ms, claim, b"".join(same)) for begin_ms, claim, same in found)
+        _archive(store, writer, timed, horizon_ms, keep_ms)
+
+
+def _archive(
+    store: StateStore,
+    writer: str,
+    found: Iterable[tuple[int, Claim, bytes]],
+    span_ms: int,
+    keep_ms: int,
+) -> None:
+    """Add what is sure in these files to a writer's, and drop what is too old.
+
+    Time is the clock's: should that be wrong, what is dropped too soon only comes twice.
+    """
+    now_ms = int(time.time() * 1000)
+    index = f"known/index/{place(writer)}"
+    names = [name for name in _index(store, index) if not _expired(name, now_ms - keep_ms)]
+    timed: dict[int, list[tuple[Claim, bytes]]] = {}
+    for begin_ms, claim, body in found:
+        if claim.sure and claim.sinks:
+            sure = body[: claim.sure * KEY_BYTES]
+            timed.setdefault(max(begin_ms, 0), []).append((claim, sure))
+    for begin_ms, same in sorted(timed.items()):
+        for claim, body in _by_sinks(same):
+            names.append(_put(store, writer, begin_ms, begin_ms + span_ms, now_ms, claim, body))
+    names = _fewer(store, writer, names)
+    store.put(index, msgspec.json.encode(sorted(map(str, names))))
+    mine = f"known/keys/{place(writer)}/"
+    held = {mine + str(name) for name in names}
+    for path in store.list("known/keys"):
+        # Of another writer's only what is too old: it may be about to say that it has the rest.
+        old = _expired(_Name.parse(path), now_ms - keep_ms)
+        if old or (path.startswith(mine) and path not in held):
+            store.delete(path, sync=False)
+
+
+def _put(
+    store: StateStore,
+    writer: str,
+    begin_ms: int,
+    end_ms: int,
+    at_ms: int,
+    claim: Claim,
+    body: bytes,
+) -> _Name:
+    told = msgspec.json.encode(sorted(claim.sinks.items()))
+    keys, sinks = len(body) // KEY_BYTES, hashlib.blake2b(told, digest_size=8).hexdigest()
+    name = _Name(begin_ms, end_ms, at_ms, keys, sinks, uuid.uuid4().hex[:12])
+    store.put(f"known/keys/{place(writer)}/{name}", _packed(claim, body))
+    return name
+
+
+def _fewer(store: StateStore, writer: str, names: list[_Name]) -> list[_Name]:
+    """A day's files of the same sinks, the least of them made one where there are many."""
+    days: dict[tuple[int, str], list[_Name]] = {}
+    for name in names:
+        days.setdefault((name.begin_ms // DAY_MS, name.sinks), []).append(name)
+    for day, same in days.items():
+        while len(same) > _MOST_FILES:
+            same.sort(key=lambda name: name.keys)
+            least, left = same[:_MOST_FILES], same[_MOST_FILES:]
+            if sum(name.keys for name in least) * KEY_BYTES > _MOST_BYTES:
+                break
+            read = (read_claim(store, f"known/keys/{place(writer)}/{name}") for name in least)
+            if there := [each for each in read if each]:
+                begin_ms = min(name.begin_ms for name in least)
+                end_ms = max(name.end_ms for name in least)
+                at_ms = max(name.at_ms for name in least)
+                left.append(_put(store, writer, begin_ms, end_ms, at_ms, *_together(there)))
+            same = left
+        days[day] = same
+    return [name for same in days.values() for name in same]
+
+
+def _index(store: StateStore, path: str) -> list[_Name]:
+    return [_Name.parse(each) for each in msgspec.json.decode(store.get(path) or b"[]")]
+
+
+def _expired(name: _Name, since_ms: int) -> bool:
+    return max(name.end_ms, name.at_ms) <= since_ms
+
+
+class KeyFile(NamedTuple):
+    """A file of keys that counts, of alerts that were enqueued from `begin_ms` on."""
+
+    path: str
+    begin_ms: int
+
+
+def claims(store: StateStore) -> list[KeyFile]:
+    """Every file that counts now. What is handed over first: a generation that is over meanwhile
+    is found twice, and not never."""
+    found = []
+    if handed := load(store):
+        span_ms = handed.horizon_ms
+        found += [KeyFile(f"seen/{name}", _generation(name) * span_ms) for name in handed.files]
+    for path in store.list("known/index"):
+        keys = path.replace("index", "keys", 1)
+        found += [KeyFile(f"{keys}/{name}", name.begin_ms) for name in _index(store, path)]
+    return found
+
+
+def lack(
+    store: StateStore, sink: str, source: str, partition: str, written_off: Iterable[Run]
+) -> None:
+    """Say that the sink never gets what it was owed of these events. To be said before that is
+    forgotten: a claim that is void too early only has an alert come twice."""
+    path = place("known", "lacks", sink, *source.split("/"), f"{partition}.json")
+    data = store.get(path)
+    found = _RANGES.decode(data) if data else []
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted([*found, *((run.first, run.last) for run in written_off)]):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    if len(joined) > _MOST_LACKS:
+        joined = [(joined[0][0], joined[-1][1])]
+    if joined != found:
+        store.put(path, msgspec.json.encode(joined))
+
+
+def lacking(store: StateStore, sink: str) -> dict[str, list[tuple[int, int]]]:
+    """The events of which the sink was owed what it never got, by `str(origin)`."""
+    found = {}
+    for path in store.list(place("known", "lacks", sink)):
+        _, _, _, *source, partition = unplace(path)
+        origin = Origin("/".join(source), partition.removesuffix(".json"))
+        found[str(origin)] = _RANGES.decode(store.get(path) or b"[]")
+    return found
+
+
+def overlap(events: Events, lacks: Mapping[str, Iterable[tuple[int, int]]]) -> bool:
+    """Whether any of the events is among those that a sink lacks."""
+    return any(
+        first <= end and begin <= last
+        for name, (first, last) in events.items()
+        for begin, end in lacks.get(name, ())
+    )
 
 
 # ----------------------------------------------------------------------------- high-water marks

@@ -35,6 +35,7 @@ from transforms.dead_letters import (
     unpack,
     write_dead_letters,
 )
+from transforms.hand_over import lack
 from transforms.state_store import StateStore, place, unplace
 
 __all__ = [
@@ -153,6 +154,8 @@ def write_off(
     at_ms: about when the records were enqueued. The letters have no body, but for those that were
     tried again. `alone` must not be held.
     """
+    written_off = [*written_off]
+    lack(store, sink, source, partition, written_off)
     with alone:
         known = _Book(store, sink, source, partition).letters()
     left = sorted(addresses(written_off))
