@@ -15,6 +15,7 @@ from pipelines.commands.explain import explain
 from pipelines.commands.hub import hub, publish
 from pipelines.commands.owed import owed
 from pipelines.commands.redeliver import redeliver
+from pipelines.commands.replay import replay
 from pipelines.commands.report import report
 from pipelines.commands.run import run
 from pipelines.commands.schema import schema
@@ -70,6 +71,7 @@ def alertbeam(
 
 
 app.command(rich_help_panel=_RUN)(run)
+app.command(rich_help_panel=_RUN)(replay)
 app.command(rich_help_panel=_RUN)(redeliver)
 app.command(rich_help_panel=_LOOK)(status)
 app.command(rich_help_panel=_LOOK)(report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.transforms import window
@@ -13,14 +13,29 @@ from schemas.alert import Subscription
 from schemas.batch import Origin
 from transforms.account import Account
 from transforms.deduplicate import Deduplicate, Unsettled
+from transforms.known import Known, SkipKnown
+from transforms.replayed import Taken, TakeReplayed
+from transforms.route import Where
 from transforms.state_store import StateStore
 from transforms.steps import Digests, Enrich, Parse, Route, Shift
+from transforms.subscription_history import History
 from transforms.write import DigestsOnly, WriteDigests, WriteTo
 
-__all__ = ["DIGESTS", "accounts", "forward"]
+__all__ = ["DIGESTS", "Replayed", "accounts", "both", "forward"]
 
 DIGESTS = "digests"
 """The account's name where no sink takes alerts: what the digests have counted."""
+
+
+class Replayed(NamedTuple):
+    """What is different where history is forwarded. where: which alerts, beside what each sink
+    wants. subscriptions: as they were at a time. known: what sinks have already, and do not get
+    again; None: all of it comes again."""
+
+    taken: Taken
+    where: Where | None
+    subscriptions: History
+    known: Known | None
 
 
 def accounts(settings: Settings) -> tuple[str, ...]:
@@ -37,6 +52,7 @@ def forward(
     shift: Shift | None = None,
     carry: bool = False,
     left: Mapping[Origin, Unsettled] = {},
+    replayed: Replayed | None = None,
 ) -> None:
     """Add the graph to `pipeline`. Nothing on the way to a sink needs a timer, a GroupByKey or a
     Flatten: there, all of it fuses into one stage on the local runner (a test reads that).
@@ -45,7 +61,7 @@ def forward(
     engines). shift: set on the local runner, where windows fire when a shift ends. carry: whether
     a batch may end at a sink in a later bundle, so that no sink holds up another: where the state
     store says what is settled, and whoever runs this drains it (docs/adr/0010). left: what a crash
-    left unsettled (docs/adr/0011).
+    left unsettled (docs/adr/0011). replayed: set where `read` gives history.
     """
     store = StateStore(str(settings.state))
     kept = accounts(settings)
@@ -56,19 +72,27 @@ def forward(
     # 2. The only decode. Secrets are masked; what cannot be understood is a dead letter.
     parsed = batches | "Parse" >> Parse(store, run, settings.mask)
 
+    if replayed is not None:
+        parsed = parsed | "Take what is replayed" >> TakeReplayed(replayed.taken)
+
     # 3. Exact repeats end here; status updates pass.
     horizon_ms = int(settings.deduplicate.horizon * 1000)
     fresh = parsed | "Drop exact repeats" >> Deduplicate(
-        horizon_ms, settings.deduplicate.shards, run, store, left
+        horizon_ms, settings.deduplicate.shards, run, store, left, recalls=replayed is None
     )
 
     # 4. Who owns the subscription, and what it is for.
-    alerts = fresh | "Enrich with subscriptions" >> Enrich(subscriptions)
+    told = replayed.subscriptions if replayed else subscriptions
+    alerts = fresh | "Enrich with subscriptions" >> Enrich(told)
 
     # 5. To every sink in parallel, each with an account of its own.
     for entry in settings.sinks:
         if entry.send == "alerts":
-            routed = alerts | f"Route to {entry.name}" >> Route(entry.name, entry.where)
+            where = both(entry.where, replayed.where) if replayed else entry.where
+            routed = alerts | f"Route to {entry.name}" >> Route(entry.name, where)
+            if replayed and replayed.known:
+                known = SkipKnown(entry.name, replayed.known)
+                routed = routed | f"Pass over what {entry.name} has" >> known
             write = WriteTo(entry.build(), run, store, carry)
             receipts = routed | f"Write to {entry.name}" >> write
             _ = receipts | f"Account for {entry.name}" >> Account(entry.name, kept, store)
@@ -93,6 +117,13 @@ def forward(
         )
         for sink in takers:
             _ = panes | f"Write {spec.name} to {sink.name}" >> WriteDigests(sink, run, store)
+
+
+def both(one: Where | None, other: Where | None) -> Where | None:
+    """Alerts for which both hold."""
+    if one is None or other is None:
+        return one or other
+    return Where.model_validate({"all": (one, other)})
 
 
 def _windows(cut: Window) -> Any:

@@ -35,6 +35,7 @@ from transforms.delivery.line import printable
 from transforms.delivery.parcel import Status
 from transforms.drift import close as close_watch
 from transforms.enrich import load_subscriptions
+from transforms.known import terms
 from transforms.owed import void_letters
 from transforms.read.event_hubs import ReadEventHubs, warm_up, warming
 from transforms.read.payer import close_payer, payer
@@ -42,6 +43,7 @@ from transforms.read.reader import PartitionStatus, close_session, session
 from transforms.secrets import SecretError
 from transforms.state_store import StateStore, StateStoreError
 from transforms.steps import Shift
+from transforms.subscription_history import keep
 
 __all__ = ["Run", "RunError"]
 
@@ -111,6 +113,8 @@ class Run:
         self.store.prepare()
         with self.store.lock("run"):
             self.began = True
+            if self.settings.subscriptions is not None:
+                keep(self.store, subscriptions, int(time.time() * 1000))
             self._run(subscriptions)
 
     def _run(self, subscriptions: Mapping[str, Subscription]) -> None:
@@ -234,8 +238,10 @@ class Run:
             return False
         self._drained_ms = drained_ms
         heads = {Origin(p.source, p.partition): p.next - 1 for p in session(self.name).status()}
+        takers = (entry for entry in self.settings.sinks if entry.send == "alerts")
+        wanted = {entry.name: terms(entry.where, subscriptions) for entry in takers}
         self._remembered = clean_end(
-            self.name, self.store, self._sinks, started, heads, self._number, horizon_ms
+            self.name, self.store, self._sinks, started, heads, self._number, horizon_ms, wanted
         )
         if not self._remembered:
             _LOGGER.warning("shift %d left something unsettled: it is read again", self._number)

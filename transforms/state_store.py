@@ -11,6 +11,9 @@
     gaps/<source>/<partition>/<first>-<last>.json   events that were never read
     handed-over, high-water, seen/                what one shift leaves for the next
     aside/digests/<sink>/<id>.json                digests that a sink refused
+    known/                                        what sinks have of longer ago, for replays
+    replays/<name>/                               plan, lease, state; what could not be read
+    subscriptions/<time>.json                     what was known of them from then on
     reports/, status.json
 
 Everything is readable by its owner alone: it holds payloads. What is written with `sync` outlasts

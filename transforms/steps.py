@@ -28,12 +28,14 @@ from transforms import coders
 from transforms.dead_letters import write_dead_letters
 from transforms.digest import Tally, add, digest, digest_key, merge
 from transforms.drift import watch
-from transforms.enrich import enrich_batch
+from transforms.enrich import enrich_batch, enrich_batch_at
 from transforms.parse import parse_again, parse_batch
 from transforms.route import Where, compile_where, route_batch
 from transforms.state_store import StateStore
+from transforms.subscription_history import History
 
 __all__ = [
+    "LATER_SUBSCRIPTION",
     "MASKED",
     "REPAIRED",
     "UNKNOWN_SUBSCRIPTION",
@@ -46,6 +48,10 @@ __all__ = [
 
 UNKNOWN_SUBSCRIPTION = "unknown_subscription"
 """The counter of alerts whose subscription the subscriptions file does not have."""
+
+LATER_SUBSCRIPTION = "later_subscription"
+"""The counter of replayed alerts that happened before anything was known of subscriptions: they
+got what was known first."""
 
 REPAIRED = "repaired:"
 """In front of a repair's name: the counter of records that needed it."""
@@ -144,24 +150,30 @@ class Parse(beam.PTransform):
 
 
 class _Enrich(beam.DoFn):
-    def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
-        self._subscriptions = dict(subscriptions)
+    def __init__(self, subscriptions: Mapping[str, Subscription] | History) -> None:
+        self._subscriptions = subscriptions
         self._unknown = Metrics.counter("alertbeam", UNKNOWN_SUBSCRIPTION)
+        self._later = Metrics.counter("alertbeam", LATER_SUBSCRIPTION)
 
     def process(self, batch: AlertBatch) -> Iterator[AlertBatch]:
-        yield enrich_batch(batch, self._subscriptions, self._unknown.inc)
+        known = self._subscriptions
+        if isinstance(known, History):
+            yield enrich_batch_at(batch, known, self._unknown.inc, self._later.inc)
+        else:
+            yield enrich_batch(batch, known, self._unknown.inc)
 
 
 class Enrich(beam.PTransform):
-    """`PCollection[AlertBatch] → PCollection[AlertBatch]` with subscriptions set."""
+    """`PCollection[AlertBatch] → PCollection[AlertBatch]` with subscriptions set: as they are, or
+    as they were when each alert happened."""
 
-    def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
+    def __init__(self, subscriptions: Mapping[str, Subscription] | History) -> None:
         super().__init__()
-        self._subscriptions = subscriptions
+        known = subscriptions if isinstance(subscriptions, History) else dict(subscriptions)
+        self._enrich = _Enrich(known)
 
     def expand(self, batches: Any) -> Any:
-        enrich = _Enrich(self._subscriptions)
-        return batches | "Look up" >> beam.ParDo(enrich).with_output_types(AlertBatch)
+        return batches | "Look up" >> beam.ParDo(self._enrich).with_output_types(AlertBatch)
 
 
 class _Route(beam.DoFn):

@@ -70,10 +70,10 @@ def report(
     from pipelines.report import as_json, keep
     from pipelines.report import report as make
     from pipelines.report.page import page
-    from pipelines.settings import load
+    from pipelines.settings import HistorySettings, load
     from transforms.state_store import StateStore
 
-    loaded = load(settings)
+    loaded = load(settings, HistorySettings)
     store = StateStore(str(loaded.state))
     console = Console(stderr=json == "-")
     if not any(store.list("accounts")):
@@ -187,6 +187,9 @@ def _tell(made: Report, console: Any) -> None:
         )
     else:
         console.print("\nno gaps: every event was read", highlight=False)
+    if made.unread:
+        console.print("\nNOT READ of history files:", style="bold red")
+        lines([f"{each.url} from byte {each.offset:,}: {each.why}" for each in made.unread], "red")
     dead = sum(entry.records for entry in made.dead)
     console.print(f"{dead:,} dead letters", highlight=False)
     margins = [debt.margin_seconds for debt in made.owed if debt.margin_seconds is not None]

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,9 +79,17 @@ def run(
 
 
 def streaming(
-    settings: Any, runner: str, until_caught_up: bool, quiet: bool, start: str = ""
+    settings: Any,
+    runner: str,
+    until_caught_up: bool,
+    quiet: bool,
+    start: str = "",
+    join: Callable[[Callable[[str], None]], Any] | None = None,
 ) -> int:
-    """Run in the foreground, with signals and a display; the exit code."""
+    """Run in the foreground, with signals and a display; the exit code.
+
+    join: makes the run, where it begins with history; given what says a line.
+    """
     from rich.console import Console
 
     from pipelines.forward import accounts
@@ -108,7 +117,11 @@ def streaming(
     # Once: where the watchdog starts it again, it goes on at the checkpoint.
     again = "ALERTBEAM_RESTARTS" in os.environ
     where = From.parse(start) if start and not again else None
-    running = Run(settings, runner=runner, until_caught_up=until_caught_up, start=where, say=say)
+    running = (
+        join(say)
+        if join
+        else Run(settings, runner=runner, until_caught_up=until_caught_up, start=where, say=say)
+    )
     if not quiet:
         say(running.runner.says)
     watchdog = Watchdog(running, settings.watchdog, waits=until_caught_up)

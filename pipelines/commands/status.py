@@ -18,7 +18,7 @@ def status(
     ] = Path("settings.yaml"),
 ) -> None:
     """Show each partition's position and lag, each sink's account and circuit,
-    what sinks are owed and how paying it goes.
+    what sinks are owed and how paying it goes; and each replay of history.
 
     Looks only at the state folder, so it works beside a run, and after one.
 
@@ -41,14 +41,21 @@ def status(
         read_status,
         sinks_table,
     )
-    from pipelines.settings import load
+    from pipelines.report.replays import REPLAYS, replays_table
+    from pipelines.settings import HistorySettings, load
     from transforms.drift import drift_of
     from transforms.state_store import StateStore
 
-    loaded = load(settings)
+    loaded = load(settings, HistorySettings)
     store = StateStore(str(loaded.state))
     console = Console()
+    names = accounts(loaded)
     known = read_status(store)
+    replays = replays_table(store, names)
+    if not known and replays.row_count:
+        console.print(replays, sinks_table(accounts_of(store, names)))
+        console.print(REPLAYS, style="dim")
+        return
     if not known:
         console.print("never run: there is no status in this state folder yet")
         return
@@ -63,7 +70,6 @@ def status(
     age = time.time() - known["at_ms"] / 1000
     now = f"running, as process {known['pid']}" if running else "not running"
     console.print(f"{now}; last seen {age:.0f} s ago", highlight=False)
-    names = accounts(loaded)
     console.print(partitions_table(store, names))
     found = accounts_of(store, names)
     console.print(sinks_table(found, circuits=True))
@@ -71,6 +77,9 @@ def status(
     if owed.row_count:
         console.print(owed)
         console.print(OWED, style="dim")
+    if replays.row_count:
+        console.print(replays)
+        console.print(REPLAYS, style="dim")
     dead = dead_table(store)
     if dead.row_count:
         console.print(dead)

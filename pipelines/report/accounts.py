@@ -14,6 +14,7 @@ from schemas.receipt import Outcomes
 from schemas.runs import Run, clip, count
 from transforms.account import settled
 from transforms.owed import sums
+from transforms.read.plan import REPLAY
 from transforms.state_store import StateStore, place
 
 __all__ = [
@@ -182,7 +183,8 @@ def standings(store: StateStore, sinks: Iterable[str]) -> list[Standing]:
     positions: dict[Origin, list[int]] = {}
     for sink in sinks:
         for origin, entry in settled(store, sink).items():
-            positions.setdefault(origin, []).append(entry.position)
+            if not origin.source.startswith(REPLAY):  # whose lanes are no partitions of a hub
+                positions.setdefault(origin, []).append(entry.position)
     status = read_status(store)
     reading = {Origin(p["source"], p["partition"]): p for p in status.get("partitions", ())}
     found = []

@@ -29,6 +29,7 @@ from transforms.delivery.line import printable
 from transforms.gaps import gaps
 from transforms.owed import aside_of
 from transforms.read.access import EventHubsAccess
+from transforms.read.plan import REPLAY, replays, unread_of
 from transforms.secrets import SecretError
 from transforms.state_store import StateStore, unplace
 
@@ -43,6 +44,7 @@ __all__ = [
     "Report",
     "SinkReport",
     "Timeline",
+    "UnreadBytes",
     "report",
 ]
 
@@ -82,7 +84,8 @@ class PartitionAccount(msgspec.Struct):
     """What one sink had of the events `first..last` of a partition.
 
     first: None where an older version, which did not write it down, began the account.
-    events: how many of these sequence numbers were read; never_read: how many were not (`gaps`).
+    events: how many of these sequence numbers were read (of a replay, where they are places in
+        files: how many records); never_read: how many were not (`gaps`).
     faults: what is wrong with the sum, or with the receipts behind it; each is one sentence.
     """
 
@@ -171,6 +174,17 @@ class Debt(msgspec.Struct):
     aside: int
 
 
+class UnreadBytes(msgspec.Struct):
+    """Bytes of a history file that could not be read. size, records: None: not known."""
+
+    replay: str
+    url: str
+    offset: int
+    size: int | None
+    records: int | None
+    why: str
+
+
 class Report(msgspec.Struct):
     """Times are RFC 3339, in UTC.
 
@@ -194,6 +208,7 @@ class Report(msgspec.Struct):
     positions: list[Standing]
     digests_aside: dict[str, int]
     verification: Verification | None = None
+    unread: list[UnreadBytes] = []
 
     @property
     def never_read(self) -> int:
@@ -251,6 +266,7 @@ def report(
         [_printable(each) for each in standings(store, configured)],
         dict(Counter(unplace(path)[2] for path in store.list("aside/digests"))),
         verification,
+        [*_unread(store)],
     )
 
 
@@ -299,12 +315,13 @@ def _partition(
     known = stored.began >= 0
     first = stored.began if known else min((s.first for s in spans), default=stored.position + 1)
     gone = count(clip(missing, first, stored.position))
+    history = origin.source.startswith(REPLAY)
     return PartitionAccount(
         origin.source,
         origin.partition,
         stored.began if known else None,
         stored.position,
-        stored.position - first + 1 - gone,
+        counts.records if history else stored.position - first + 1 - gone,
         gone,
         counts,
         faults,
@@ -324,6 +341,19 @@ def _sink(name: str, kind: str, configured: bool, partitions: list[PartitionAcco
             setattr(total, field, getattr(total, field) + getattr(each.counts, field))
     holds = not any(each.faults for each in partitions)
     return SinkReport(name, kind, configured, total, holds, partitions)
+
+
+def _unread(store: StateStore) -> Iterator[UnreadBytes]:
+    for name in replays(store):
+        for each in unread_of(store, name):
+            yield UnreadBytes(
+                name,
+                printable(each.url, 500),
+                each.offset,
+                each.size if each.size >= 0 else None,
+                each.records if each.records >= 0 else None,
+                printable(each.why),
+            )
 
 
 def _missing(store: StateStore, origin: Origin) -> Iterator[MissingEvents]:

@@ -15,7 +15,7 @@ from pipelines.tables import shown, table
 from transforms.dead_letters import read_dead_letters
 from transforms.drift import ONE_IN, Seen
 from transforms.state_store import StateStore
-from transforms.steps import MASKED, REPAIRED, UNKNOWN_SUBSCRIPTION
+from transforms.steps import LATER_SUBSCRIPTION, MASKED, REPAIRED, UNKNOWN_SUBSCRIPTION
 
 __all__ = [
     "OWED",
@@ -55,12 +55,15 @@ def counts_line(counts: Mapping[str, int]) -> str:
     that are not known, had to be repaired, or held secrets that were masked."""
     kinds = dict(counts)
     unknown, masked = kinds.pop(UNKNOWN_SUBSCRIPTION, 0), kinds.pop(MASKED, 0)
+    later = kinds.pop(LATER_SUBSCRIPTION, 0)
     repaired = {
         name.removeprefix(REPAIRED): kinds.pop(name) for name in counts if name.startswith(REPAIRED)
     }
     line = "kinds: " + (_most_first(kinds) or "none")
     if unknown:
         line += f"; {unknown:,} of unknown subscriptions"
+    if later:
+        line += f"; {later:,} enriched with what was known of subscriptions only later"
     if repaired:
         line += f"; repaired: {_most_first(repaired)}"
     if masked:

@@ -3,6 +3,7 @@
 from pipelines.settings.checks import Mistake, SettingsError, json_schema, load
 from pipelines.settings.models import (
     DigestSettings,
+    HistorySettings,
     Settings,
     SinkEntry,
     SourceEntry,
@@ -11,6 +12,7 @@ from pipelines.settings.models import (
 
 __all__ = [
     "DigestSettings",
+    "HistorySettings",
     "Mistake",
     "Settings",
     "SettingsError",

@@ -59,11 +59,11 @@ class SettingsError(Exception):
         return "\n".join(f"{self.path}:{mistake}" for mistake in self.mistakes)
 
 
-def load(path: Path | str) -> Settings:
+def load(path: Path | str, model: type[Settings] = Settings) -> Settings:
     """The settings in a YAML file, ready to run: its secrets and files exist, and so does the
     state folder (made if need be, for its owner alone). Relative paths in it are relative to it.
 
-    Raises SettingsError.
+    model: `HistorySettings` where no source is needed. Raises SettingsError.
     """
     path = Path(path)
     try:
@@ -87,7 +87,7 @@ def load(path: Path | str) -> Settings:
             mistakes.append(Mistake(*document.value(at), _dotted(at), message))
     told = {mistake.where for mistake in mistakes}
     try:
-        settings = Settings.model_validate(document.data)
+        settings = model.model_validate(document.data)
     except ValidationError as error:
         found = _mistakes(error, document)
         mistakes += [mistake for mistake in found if mistake.where not in told]

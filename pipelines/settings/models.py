@@ -298,3 +298,9 @@ class Settings(_Model):
         description="How long a run may not get on at all, until it starts itself again at its "
         "checkpoint.",
     )
+
+
+class HistorySettings(Settings):
+    """Settings that are enough to replay files: alerts need not come from anywhere live."""
+
+    sources: tuple[SourceEntry, ...] = Field((), description="Where events come from.")
