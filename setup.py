@@ -16,7 +16,7 @@ setup(
     package_data={
         "schemas": ["py.typed"],
         "transforms": ["py.typed", "shapes.json"],
-        "pipelines": ["report/page.html", "report/what_if.html"],
+        "pipelines": ["report/page.html", "what_if/page.html"],
     },
     install_requires=[
         "apache-beam[azure]==2.77.0",

@@ -39,7 +39,6 @@ import hashlib
 import itertools
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -328,23 +327,23 @@ def hull(of: Iterable[Events]) -> Events:
 
 
 class _Name(NamedTuple):
-    """What the name of a kept file says. at_ms: when it was written down. sinks: a digest."""
+    """What the name of a kept file says. at_ms: when it was written down. sinks, all: digests."""
 
     begin_ms: int
     end_ms: int
     at_ms: int
     keys: int
     sinks: str
-    unique: str
+    all: str
 
     def __str__(self) -> str:
         times = f"{self.begin_ms:015d}-{self.end_ms}-{self.at_ms}"
-        return f"{times}-{self.keys}-{self.sinks}-{self.unique}"
+        return f"{times}-{self.keys}-{self.sinks}-{self.all}"
 
     @classmethod
     def parse(cls, text: str) -> _Name:
-        begin, end, at, keys, sinks, unique = text.rpartition("/")[2].split("-")
-        return cls(int(begin), int(end), int(at), int(keys), sinks, unique)
+        begin, end, at, keys, sinks, all_ = text.rpartition("/")[2].split("-")
+        return cls(int(begin), int(end), int(at), int(keys), sinks, all_)
 
 
 def remember(
@@ -417,8 +416,9 @@ def _put(
 ) -> _Name:
     told = msgspec.json.encode(sorted(claim.sinks.items()))
     keys, sinks = len(body) // KEY_BYTES, hashlib.blake2b(told, digest_size=8).hexdigest()
-    name = _Name(begin_ms, end_ms, at_ms, keys, sinks, uuid.uuid4().hex[:12])
-    store.put(f"known/keys/{place(writer)}/{name}", _packed(claim, body))
+    data = _packed(claim, body)
+    name = _Name(begin_ms, end_ms, at_ms, keys, sinks, data[-_DIGEST:].hex())
+    store.put(f"known/keys/{place(writer)}/{name}", data)
     return name
 
 

@@ -9,6 +9,7 @@
     aside/events/<source>/<partition>/<first>-<last>.avro   owed, and soon gone from the hub
     dead/<namespace>/<hub>/<partition>/<Y>/<M>/<D>/<h>/<m>/<s>-….avro     Capture layout
     gaps/<source>/<partition>/<first>-<last>.json   events that were never read
+    joined/<source>.json                          the sinks that history was joined to the hub for
     handed-over, high-water, seen/                what one shift leaves for the next
     aside/digests/<sink>/<id>.json                digests that a sink refused
     known/                                        what sinks have of longer ago, for replays

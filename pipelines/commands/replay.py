@@ -326,10 +326,8 @@ def _what_if(
 def _join(loaded: Any, asked: Any, quiet: bool) -> int:
     """History and then the hub, until it is told to end."""
     from pipelines.commands.run import streaming
-    from pipelines.join import Join, captured
+    from pipelines.join import Join, listing
     from pipelines.replay import with_sinks
-    from transforms.read.filesystems import find
-    from transforms.read.paths import Template
 
     if asked.where or asked.stop_ms is not None or asked.again:
         raise typer.BadParameter(
@@ -337,13 +335,10 @@ def _join(loaded: Any, asked: Any, quiet: bool) -> int:
             "for it",
             param_hint="--then-live",
         )
-    template = Template(asked.template) if asked.template else None
     chosen = with_sinks(loaded, asked.sinks, 0.0, digests=True)
 
     def join(say: Any) -> Any:
-        def listing() -> Any:
-            return captured(chosen.sources, find(asked.paths), template, asked.start_ms, say)
-
-        return Join(chosen, listing, say=say)
+        found = listing(chosen.sources, asked.paths, asked.template, asked.start_ms, say)
+        return Join(chosen, found, whole=asked.start_ms is None, say=say)
 
     return streaming(chosen, "DirectRunner", False, quiet, join=join)

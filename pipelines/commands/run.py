@@ -124,7 +124,7 @@ def streaming(
     )
     if not quiet:
         say(running.runner.says)
-    watchdog = Watchdog(running, settings.watchdog, waits=until_caught_up)
+    watchdog = Watchdog(running, settings.watchdog, waits=until_caught_up or join is not None)
     asked: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:

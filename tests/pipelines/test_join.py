@@ -6,10 +6,8 @@ import contextlib
 import datetime
 import itertools
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -316,6 +314,7 @@ def test_digests_tell_each_alert_once_over_history_and_live(site: Site, capture:
     slow = mock.patch.object(reading_module, "_BUNDLE_BYTES", 20_000)
     with slow, Joining(site, capture) as joining:
         joining.wait_for(lambda: len(arrived(site)) > 50)
+        assert site.store.get("firing"), "a crash now would have told nobody that panes may come"
     with Joining(site, capture) as joining:
         joining.wait_for(lambda: joining.join.live)
         site.publish([*live.values()], 10)
@@ -378,6 +377,7 @@ def test_what_capture_has_not_written_yet_is_waited_for(site: Site, capture: Cap
         capture.keep()  # and the hub forgets it before it is written
     with Joining(site, capture) as joining:
         joining.wait_for(lambda: sum("not written" in line for line in joining.said) == 2)
+        time.sleep(0.3)  # three looks
         assert arrived(site) == Counter([*first])
         assert not joining.join.live
         capture.write()
@@ -536,32 +536,9 @@ def test_whose_files_are_is_told_by_their_paths() -> None:
 
 # ------------------------------------------------------------------------------------- killed
 
-CHILD = """
-import signal, sys
-from pipelines.commands._log import set_up
-set_up()
-from pipelines.join import Join, listing
-from pipelines.settings import load
 
-settings = load(sys.argv[1])
-say = lambda line: print(line, flush=True)
-join = Join(settings, listing(settings.sources, [sys.argv[2]], say=say), say=say)
-signal.signal(signal.SIGTERM, lambda *_: join.stop())
-join.run()
-"""
-
-
-def child(site: Site, capture: Capture) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(site.settings), str(capture.folder)],
-        env={**os.environ, **site.environment},
-        cwd=Path(__file__).parents[2],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    site._processes.append(process)
-    return process
+def command(site: Site, capture: Capture) -> subprocess.Popen[str]:
+    return site.start("replay", str(capture.folder), "-c", str(site.settings), "--then-live")
 
 
 @pytest.mark.timeout(240)
@@ -585,20 +562,20 @@ def test_killed_in_history_and_live_each_event_comes_and_few_come_twice(
         def settled_all(records: int) -> bool:
             return process.poll() is not None or site.account("archive").records >= records
 
-        process = child(site, capture)
+        process = command(site, capture)
         for least in (1, 8_000_000):  # bytes; in history
             wait_for(partial(written, least), 60)
             output = stop(process, signal.SIGKILL)
             assert process.returncode == -signal.SIGKILL, output
             assert "history is through" not in output
-            process = child(site, capture)
+            process = command(site, capture)
         wait_for(partial(settled_all, 12_000), 90)
         bodies = [*live.values()]
         for start in range(0, 300, 20):
             site.publish(bodies[start : start + 20], 10)
             time.sleep(0.02)
         assert "history is through" in stop(process, signal.SIGKILL)
-        process = child(site, capture)
+        process = command(site, capture)
         site.publish(bodies[300:])
         wait_for(partial(settled_all, 12_600), 60)
         output = stop(process)

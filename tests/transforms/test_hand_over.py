@@ -256,6 +256,7 @@ class TestClaims:
         assert handed is not None
         assert len(handed.files) <= 17
         assert {*claimed(store)} == {key(number) for number in range(60)}
+        assert len(claimed(store, "b")) <= 16, "those that are not merged yet"
 
     def test_what_is_forgotten_as_it_fits_no_horizon_is_kept_for_replays(
         self, store: StateStore

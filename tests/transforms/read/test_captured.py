@@ -355,8 +355,8 @@ def test_what_is_read_again_after_a_crash_is_addressed_and_nothing_is_live_befor
 ) -> None:
     rows = {p: [write(tmp_path / f"{p}.avro", [*range(5, 20), *range(25, 40)])] for p in "01"}
     partitions = [
-        Partition(SOURCE, "0", ACCESS, 0, 40, counted=10, live=22),
         Partition(SOURCE, "1", ACCESS, 30, 40, live=30),
+        Partition(SOURCE, "0", ACCESS, 0, 40, counted=10, live=22),
     ]
     batches = read(run, store, rows, partitions=partitions)
     assert numbers(of(batches, "0", NOBODY)) == [*range(5, 10)]

@@ -30,7 +30,7 @@ from tests.transforms.read.files.apache.writers import (
     write_python,
 )
 from transforms.capture import CAPTURE_SCHEMA, row, write_capture
-from transforms.read.files import capture, formats, tell
+from transforms.read.files import _avro, _avro_codecs, formats, tell
 from transforms.read.files.base import Chunk, Part, Unread, address
 from transforms.read.files.capture import (
     FORMAT,
@@ -570,7 +570,8 @@ def test_a_block_that_unpacks_to_too_much_is_refused(
     rows = events(b"x" * 50_000)
     data = avro([events(b"a"), rows, events(b"b")], codec=codec)
     assert len(whole(data)) == 3
-    monkeypatch.setattr(capture, "_BLOCK_BYTES", 40_000)
+    for module in (_avro, _avro_codecs):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 40_000)
     chunks = read(data)
     assert bodies(chunks) == [b"a", b"b"]
     assert [(each.why, each.records) for each in unread(chunks)] == [
@@ -579,7 +580,7 @@ def test_a_block_that_unpacks_to_too_much_is_refused(
 
 
 def test_deflate_is_read_without_isal_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "_deflate", zlib)
+    monkeypatch.setattr(_avro_codecs, "_deflate", zlib)
     data = avro([events(b"a" * 99), events(b"b")], codec="deflate")
     assert whole(data) == [b"a" * 99, b"b"]
     wrong = bytearray(data)
@@ -597,7 +598,7 @@ def test_a_bomb_is_not_unpacked_further_than_a_block_may_be() -> None:
 
 
 def test_a_block_of_too_many_records_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "_BLOCK_RECORDS", 2)
+    monkeypatch.setattr(_avro, "_BLOCK_RECORDS", 2)
     chunks = read(avro([events(b"a"), events(b"b", b"c", b"d")]))
     assert bodies(chunks) == [b"a"]
     assert unread(chunks)[0].records == 3
@@ -748,7 +749,7 @@ def test_garbage_raises_nothing(schema: bytes, data: bytes) -> None:
 def test_damage_is_the_same_however_a_file_is_cut(
     window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "_WINDOW", window)
+    monkeypatch.setattr(_avro, "_WINDOW", window)
     parts = [block(encoded(events(b"%d" % n, b"x" * 40)), 2) for n in range(6)]
     parts[2] = parts[2][:20] + b"\xff" * 8 + parts[2][28:]
     parts[4] = parts[4][:-3] + b"???"
