@@ -28,7 +28,7 @@ run: setup ## Run the main job on this machine and show the account (EVENTS=fold
 	$(BIN)/alertbeam demo $(if $(EVENTS),--events "$(EVENTS)")
 
 test: setup ## Run the whole test suite
-	$(BIN)/pytest -m 'not alone' -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m 'not alone' -n 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest -m alone
 
 contract: setup ## Hold every sink to its contract (SINK=splunk_hec: only this one)

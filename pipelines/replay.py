@@ -77,6 +77,7 @@ __all__ = [
 _LOGGER = logging.getLogger(__name__)
 
 _MOST_BUNDLES = 400  # of a shift: what the runner keeps of each goes with it
+_MOST_RECORDS = 500_000  # of a shift: their keys are held until they are filed
 _MOST_FAILURES = 5  # shifts that fail one after another
 _LEAST_PATIENCE = 60.0  # seconds: history can wait, and so do sinks that are slow
 
@@ -462,6 +463,7 @@ class Replay:
 
         worker = threading.Thread(target=work, name="replay", daemon=True)
         most = heartbeat.bundles(self._run) + _MOST_BUNDLES
+        records = progress.records + _MOST_RECORDS
         held_since = 0.0
         worker.start()
         while worker.is_alive():
@@ -471,7 +473,8 @@ class Replay:
             if held_since and now > held_since + about.patience:
                 self._fatal = True
                 progress.draining = True
-            if self._stopping.is_set() or heartbeat.bundles(self._run) >= most:
+            enough = heartbeat.bundles(self._run) >= most or progress.records >= records
+            if enough or self._stopping.is_set():
                 progress.draining = True
         wait_until_written()
         if failed:
