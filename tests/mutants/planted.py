@@ -34,6 +34,10 @@ _CRASH = ("tests/transforms/test_left_by_a_crash.py",)
 _COLD = ("tests/pipelines/test_cold_start.py",)
 _MARKS = ("tests/transforms/test_hand_over.py",)
 
+_HISTORY = ("tests/transforms/read/test_history.py",)
+_REPLAY = ("tests/pipelines/test_replay.py",)
+
+_HISTORY_PY = "transforms/read/history.py"
 _LEDGER_PY = "schemas/ledger.py"
 _ACCOUNT_PY = "transforms/account.py"
 _OWED_PY = "transforms/owed.py"
@@ -649,5 +653,55 @@ MUTANTS = (
         "if sequence <= self._marks.get(name, -1):",
         "if sequence <= self._marks.get(name, -1) + 50:",
         _MARKS,
+    ),
+    # ------------------------------------------------------------- history
+    Mutant(
+        "a replay that goes on begins its chunk anew",
+        _HISTORY_PY,
+        "if records and records[0].sequence < start:",
+        "if False and records:",
+        _HISTORY,
+    ),
+    Mutant(
+        "what is to be delivered is marked as seen before",
+        _HISTORY_PY,
+        "[r for r in piece.batch.records if r.sequence < start]",
+        "[r for r in piece.batch.records]",
+        _HISTORY,
+    ),
+    Mutant(
+        "a sink gets more than it is owed",
+        _HISTORY_PY,
+        "return Batch(at, first, last, sink, records, clip(wanted, first, last))",
+        "return Batch(at, first, last, sink, records, None)",
+        _HISTORY,
+    ),
+    Mutant(
+        "storage that fails passes for files that are gone",
+        _HISTORY_PY,
+        "if error.errno in _GONE or isinstance(error, FileNotFoundError | PermissionError):",
+        "if isinstance(error, OSError):",
+        _HISTORY,
+    ),
+    Mutant(
+        "what another lane still has to deliver passes for delivered",
+        _SEEN_PY,
+        "extend(key for key in keys if key not in seen.weak)",
+        "extend(keys)",
+        _SEEN,
+    ),
+    Mutant(
+        "what is of another time has no outcome",
+        "transforms/replayed.py",
+        "return msgspec.structs.replace(batch, alerts=kept, dropped=batch.dropped + others)",
+        "return msgspec.structs.replace(batch, alerts=kept)",
+        _REPLAY,
+    ),
+    Mutant(
+        "a file that grew is read from its beginning",
+        "transforms/read/listing.py",
+        "yield file._replace(start=start if grew else 0)",
+        "yield file",
+        (*_REPLAY, "tests/transforms/read/test_listing.py"),
     ),
 )

@@ -30,6 +30,7 @@ from transforms.deduplicate import (
     hand_over,
     shard_batch,
 )
+from transforms.deduplicate import leave as leave_keys
 from transforms.hand_over import HandedOver
 from transforms.state_store import StateStore
 
@@ -319,6 +320,16 @@ def test_what_a_failed_shift_has_seen_is_not_handed_over(store: StateStore) -> N
     next_one = Worker(store, run=failed.run)
     leave(next_one.run, store)
     assert left(next_one.process(keyed(1), {})) == [key(1)]
+
+
+def test_a_replay_leaves_what_it_delivered_and_not_what_it_only_marked(store: StateStore) -> None:
+    """What was marked may be another lane's, which has still to deliver it."""
+    worker = Worker(store)
+    cells: dict[int, Cells] = {}
+    worker.process(keyed(1, 2, only=NOBODY), cells)
+    worker.process(keyed(2, 3), cells)
+    assert [each for keys in leave_keys(worker.run).values() for each in keys] == [key(3)]
+    assert not leave_keys(worker.run)
 
 
 @pytest.mark.parametrize(
