@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.alerts import bodies
 from benchmarks.figures import Figure
 
-_NAMES = ("steps", "understand", "tax", "sinks", "stream")
+_NAMES = ("steps", "understand", "tax", "sinks", "stream", "history")
 
 
 def _figures(name: str, long: bool) -> Iterable[Figure]:
@@ -39,6 +39,10 @@ def _figures(name: str, long: bool) -> Iterable[Figure]:
         from benchmarks.sinks import throughput
 
         return throughput()
+    if name == "history":
+        from benchmarks.history import history
+
+        return history(5_000_000 if long else 1_000_000)
     from benchmarks.stream import stream
 
     return stream(long)
@@ -69,7 +73,9 @@ def _number(value: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(_NAMES)}: all")
-    parser.add_argument("--long", action="store_true", help="memory after 5 minutes, not 2")
+    parser.add_argument(
+        "--long", action="store_true", help="memory after 5 minutes, not 2; 5 million of history"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     given = parser.parse_args()
     if unknown := set(given.names) - set(_NAMES):

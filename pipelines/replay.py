@@ -76,7 +76,7 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 
-_MOST_BUNDLES = 400  # of a shift: what the runner keeps of each goes with it
+_MOST_BUNDLES = 100  # of a shift: what the runner keeps of each goes with it
 _MOST_RECORDS = 500_000  # of a shift: their keys are held until they are filed
 _MOST_FAILURES = 5  # shifts that fail one after another
 _LEAST_PATIENCE = 60.0  # seconds: history can wait, and so do sinks that are slow
@@ -351,7 +351,11 @@ class Replay:
         self._history = History.load(self.store)
         horizon_ms = int(self.settings.deduplicate.horizon * 1000)
         if not self.asked.again:
-            wants = {entry.name: (entry.where, self.asked.where) for entry in self.settings.sinks}
+            also = self.asked.where
+            wants = {
+                entry.name: (entry.where, also, both(entry.where, also))
+                for entry in self.settings.sinks
+            }
             self._known = Known(self.store, wants, horizon_ms, self._history.at, self._run)
         todo = self.todo if self._lane is None else [self._lane]
         problem = ""

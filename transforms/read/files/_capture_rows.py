@@ -63,7 +63,7 @@ _MINUTES: dict[bytes, int] = {}
 _SECONDS = {b"%02d" % number: number * 1000 for number in range(60)}
 _MILLIS = {b"Z": 0, **{b".%03d" % number: number for number in range(1000)}}
 _ISO = re.compile(rb"(.{16}:)\d\d(?:\.\d+)?Z")  # 2020-06-12T18:32:34.123Z
-_OWN = re.compile(rb"(.{14,19}:)\d\d( [AP]M)")  # 6/12/2020 6:32:34 PM, as Capture itself writes it
+_OWN = re.compile(rb"(.{13,19}:)\d\d( [AP]M)")  # 6/12/2020 6:32:34 PM, as Capture itself writes it
 
 
 def enqueued(value: bytes | int | None) -> int:
