@@ -10,13 +10,13 @@ import functools
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
+from pipelines.pages import WIDTH, bar, template
 from pipelines.report.model import Bucket, Counts, Report
 from pipelines.report.tables import lasting
-from transforms.delivery.line import printable
 
 __all__ = ["page"]
 
@@ -27,7 +27,7 @@ _OUTCOMES = {
     "dead": "It could not be read, or the sink refused it for good; its original bytes are kept.",
     "owed": "The sink did not take it in time; it is read again, and delivered, by itself.",
 }
-_WIDTH, _HEIGHT = 1000.0, 100.0  # of a chart, in its own units
+_HEIGHT = 100.0  # of a chart, in its own units
 _LEAST = 3.0  # what is there is seen, however little it is
 _MOST_LISTED = 200
 _SPELT = {60: "a minute", 3_600: "an hour", 86_400: "a day"}
@@ -66,40 +66,16 @@ def page(report: Report) -> str:
 
 @functools.cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_plain,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=lambda n: "–" if n is None else f"{n:,}",
-        time=lambda at: "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}",
+    return template(
+        Path(__file__).with_name("page.html"),
         lasting=lambda seconds: "–" if seconds is None else lasting(seconds),
         words=lambda name: name.replace("_", " "),
-        line=lambda text: printable(text, 500),
     )
-    return environment.get_template("page.html")
-
-
-def _plain(value: Any) -> Any:
-    """Text without control characters; markup, which the template made, is of another type."""
-    return printable(value, len(value)) if type(value) is str else value
 
 
 def _bar(counts: Counts) -> list[tuple[str, float, float]]:
     """Outcome, where it begins, and how wide it is."""
-    values = [(name, getattr(counts, name)) for name in _OUTCOMES if getattr(counts, name) > 0]
-    total = sum(value for _, value in values)
-    wide = [(name, max(_LEAST, value / total * _WIDTH)) for name, value in values]
-    scale = _WIDTH / sum(width for _, width in wide) if wide else 1.0
-    found, at = [], 0.0
-    for name, width in wide:
-        found.append((name, round(at, 2), round(width * scale, 2)))
-        at += width * scale
-    return found
+    return bar({name: getattr(counts, name) for name in _OUTCOMES}, _LEAST)
 
 
 def _timeline(report: Report) -> _Timeline | None:
@@ -122,11 +98,11 @@ def _timeline(report: Report) -> _Timeline | None:
 def _areas(
     row: Iterable[Bucket], first: datetime, end: datetime, step: timedelta, most: int
 ) -> list[_Area]:
-    width = step / (end - first) * _WIDTH
+    width = step / (end - first) * WIDTH
     drawn = width - min(0.1 * width, 3.0)
     paths: dict[str, list[str]] = {name: [] for name in _OUTCOMES}
     for bucket in row:
-        left, top = (bucket.at - first) / (end - first) * _WIDTH, _HEIGHT
+        left, top = (bucket.at - first) / (end - first) * WIDTH, _HEIGHT
         for name, path in paths.items():
             value = getattr(bucket.counts, name)
             if value > 0:
