@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import logging
 import selectors
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,11 @@ from typing import Any
 
 import msgspec
 from apache_beam import Pipeline
-from apache_beam.metrics.metric import MetricResults
 
 from pipelines.cold_start import clean_end, cold_start, firing
 from pipelines.forward import forward
 from pipelines.run import Run, RunError
+from pipelines.runners import beside
 from pipelines.settings import Settings, SourceEntry
 from schemas.alert import Subscription
 from schemas.batch import Origin, Record
@@ -420,18 +419,7 @@ class Join(Run):
             told, self.name, Shift(self._number, self._drained_ms, started.recounts),
             left=started.left,
         )  # fmt: skip
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                result = pipeline.run()
-                result.wait_until_finish()
-                counters = result.metrics().query()[MetricResults.COUNTERS]
-                self.counts.update({c.key.metric.name: c.result or 0 for c in counters})
-            except BaseException as error:  # noqa: BLE001 - told below, in the right thread
-                failed.append(error)
-
-        worker = threading.Thread(target=work, name=f"shift {self._number}", daemon=True)
+        worker, failed = beside(pipeline, f"shift {self._number}", self.counts)
         end = time.monotonic() + (self.settings.shift or _LONGEST_SHIFT)
         most = heartbeat.bundles(self.name) + _MOST_BUNDLES
         held = ""

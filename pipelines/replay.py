@@ -20,11 +20,10 @@ from typing import Any, Literal, NamedTuple
 
 import apache_beam as beam
 import msgspec
-from apache_beam.metrics.metric import MetricResults
 
 from pipelines.forward import Replayed, accounts, both, forward
 from pipelines.report.accounts import SinkAccount, owed_of
-from pipelines.runners import Choice, choose
+from pipelines.runners import Choice, beside, choose
 from pipelines.settings import Settings
 from schemas.alert import Alert
 from schemas.batch import AlertBatch, Batch, Origin
@@ -454,18 +453,7 @@ class Replay:
             {}, self._run,
             replayed=Replayed(what, about.where, self._history, self._known),
         )  # fmt: skip
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                result = pipeline.run()
-                result.wait_until_finish()
-                counters = result.metrics().query()[MetricResults.COUNTERS]
-                self.counts.update({c.key.metric.name: c.result or 0 for c in counters})
-            except BaseException as error:  # noqa: BLE001 - told below, in the right thread
-                failed.append(error)
-
-        worker = threading.Thread(target=work, name="replay", daemon=True)
+        worker, failed = beside(pipeline, "replay", self.counts)
         most = heartbeat.bundles(self._run) + _MOST_BUNDLES
         records = progress.records + _MOST_RECORDS
         held_since = 0.0

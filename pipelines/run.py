@@ -15,14 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from apache_beam import Pipeline
-from apache_beam.metrics.metric import MetricResults
 
 from pipelines.cold_start import clean_end, cold_start, firing
 from pipelines.forward import accounts, forward
 from pipelines.hubs import Hubs, RunError
 from pipelines.positions import From
 from pipelines.redeliver import owed_to, pay
-from pipelines.runners import Choice, choose
+from pipelines.runners import Choice, beside, choose
 from pipelines.settings import Settings
 from schemas.alert import Subscription
 from schemas.batch import Origin
@@ -202,18 +201,7 @@ class Run:
             pipeline, ReadEventHubs(self.name, started.partitions, owed, self.store), self.settings,
             subscriptions, self.name, shift, not self._until_caught_up, started.left,
         )  # fmt: skip
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                result = pipeline.run()
-                result.wait_until_finish()
-                counters = result.metrics().query()[MetricResults.COUNTERS]
-                self.counts.update({c.key.metric.name: c.result or 0 for c in counters})
-            except BaseException as error:  # noqa: BLE001 - told below, in the right thread
-                failed.append(error)
-
-        worker = threading.Thread(target=work, name=f"shift {self._number}", daemon=True)
+        worker, failed = beside(pipeline, f"shift {self._number}", self.counts)
         worker.start()
         end = self._end_of_shift(time.monotonic() - asked)
         most = self._most_bundles()

@@ -6,10 +6,12 @@ tries Prism first, then falls back silently, and Prism loses elements (docs/adr/
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["RUNNERS", "Choice", "RunnerError", "choose"]
+__all__ = ["RUNNERS", "Choice", "RunnerError", "beside", "choose"]
 
 RUNNERS = ("DirectRunner",)
 
@@ -36,6 +38,27 @@ def choose(name: str) -> Choice:
         "DirectRunner: Beam's FnApiRunner in this process, streaming in shifts "
         "(not Beam's own switch of that name, which may pick Prism)",
     )
+
+
+def beside(
+    pipeline: Any, name: str, counts: Counter[str]
+) -> tuple[threading.Thread, list[BaseException]]:
+    """A thread, to be started, that runs the pipeline to its end and adds what its steps counted;
+    and why it failed, if it did: to be told in the right thread."""
+    from apache_beam.metrics.metric import MetricResults
+
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result = pipeline.run()
+            result.wait_until_finish()
+            counters = result.metrics().query()[MetricResults.COUNTERS]
+            counts.update({c.key.metric.name: c.result or 0 for c in counters})
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    return threading.Thread(target=work, name=name, daemon=True), failed
 
 
 def _fn_api_runner() -> Any:
