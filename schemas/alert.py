@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 __all__ = ["SEVERITIES", "STATUSES", "Alert", "Subscription"]
@@ -13,7 +15,7 @@ STATUSES = ("unknown", "new", "in_progress", "resolved", "dismissed")
 """The one status scale; the original word is kept in `status_original`."""
 
 
-class Subscription(msgspec.Struct, frozen=True):
+class Subscription(msgspec.Struct, frozen=True, gc=False):
     """What the subscriptions file says of an Azure subscription; `known` is False if nothing."""
 
     id: str
@@ -23,6 +25,12 @@ class Subscription(msgspec.Struct, frozen=True):
     management_group: str = ""
     tags: dict[str, str] = {}
     known: bool = True
+
+    @staticmethod
+    @functools.lru_cache(4096)
+    def bare(name: str) -> Subscription:
+        """One that nothing is known of: the same each time, as most alerts may have one."""
+        return Subscription(name, known=False)
 
 
 class Alert(msgspec.Struct, omit_defaults=True, gc=False):

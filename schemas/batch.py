@@ -63,6 +63,7 @@ class Batch(msgspec.Struct, array_like=True):
     offset: the hub's own position of event `last`, as checkpoints of its SDK hold it; "" where it
         is not known.
     retried: it is of dead letters: all that one holds now shares its address, and is routed.
+    attempt: at reading the partition (`transforms.attempts`); 0 but on clusters.
     """
 
     origin: Origin
@@ -73,6 +74,7 @@ class Batch(msgspec.Struct, array_like=True):
     wanted: list[Run] | None = None
     offset: str = ""
     retried: bool = False
+    attempt: int = 0
 
 
 class AlertBatch(msgspec.Struct, array_like=True):
@@ -87,3 +89,4 @@ class AlertBatch(msgspec.Struct, array_like=True):
     dropped: list[Dropped]
     offset: str = ""
     retried: bool = False
+    attempt: int = 0

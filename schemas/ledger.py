@@ -77,6 +77,7 @@ class Ledger(msgspec.Struct):
     Receipts may come in parts and in any order; the position moves over the settled prefix only.
     owing, spans: what settled batches owe, and their receipts, in order, until they are `written`
         where they outlast this. offset: the hub's own position of the event at `position`.
+    attempt: of the last receipt.
     """
 
     position: int
@@ -87,9 +88,11 @@ class Ledger(msgspec.Struct):
     owing: list[Owing] = []
     spans: list[Span] = []
     offset: str = ""
+    attempt: int = 0
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt. What lies at or before the position was counted before."""
+        self.attempt = receipt.attempt
         if receipt.last <= self.position:
             return
         for entry in self.open:

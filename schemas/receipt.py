@@ -57,6 +57,7 @@ class Receipt(msgspec.Struct, array_like=True):
     offset: the hub's own position of event `last`; "" where it is not known.
     only: set when the batch paid what was owed: then no position moves, and `delivered`, `dead`
         and `not_routed` (dead letters that were tried again) are the records that ended now.
+    attempt: the batch's.
     """
 
     source: str
@@ -74,3 +75,4 @@ class Receipt(msgspec.Struct, array_like=True):
     since_ms: int = 0
     offset: str = ""
     not_routed: list[Run] = []
+    attempt: int = 0

@@ -20,7 +20,8 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from schemas.batch import Origin
 from schemas.ledger import Ledger, Owing, Payment, Span, joined
 from schemas.receipt import Outcomes, Receipt
-from transforms import coders, owed
+from transforms import coders, metrics, owed
+from transforms.attempts import Attempts, attempt
 from transforms.owed import account_path
 from transforms.receipts import row, segments, spill
 from transforms.state_store import StateStore, place, unplace
@@ -131,10 +132,13 @@ class _Account(beam.DoFn):
 
     LEDGER = ReadModifyWriteStateSpec("ledger", BytesCoder())
 
-    def __init__(self, sink: str, sinks: tuple[str, ...], store: StateStore) -> None:
+    def __init__(
+        self, sink: str, sinks: tuple[str, ...], store: StateStore, at_once: bool = False
+    ) -> None:
         self._sink = sink
         self._sinks = sinks
         self._store = store
+        self._at_once = at_once
 
     def setup(self) -> None:
         self._decoder = msgspec.msgpack.Decoder(Ledger)
@@ -143,6 +147,7 @@ class _Account(beam.DoFn):
         self._paid: dict[Origin, Payment] = {}
         self._flush_at = 0.0  # monotonic
         self._flushing: Future[float] | None = None
+        self._attempts = Attempts(self._store)
 
     def process(  # type: ignore[no-untyped-def]
         self, element: tuple[str, Receipt], cell=beam.DoFn.StateParam(LEDGER)
@@ -157,6 +162,8 @@ class _Account(beam.DoFn):
         ledger = self._decoder.decode(packed) if packed else self._begin(origin, receipt.first)
         if origin not in self._written:
             self._written[origin] = self._trim(origin)
+            if ledger.position < self._written[origin]:  # the runner went back further
+                ledger = self._begin(origin, receipt.first)
         ledger.written(self._written[origin])
         before = ledger.position
         ledger.add(receipt)
@@ -166,6 +173,9 @@ class _Account(beam.DoFn):
             self._moved[origin] = ledger
 
     def finish_bundle(self) -> None:
+        if self._at_once:
+            self._flush_all()
+            return
         if self._flushing is not None and self._flushing.done():
             self._flushed()
         due = not self._flushing and time.monotonic() >= self._flush_at
@@ -177,8 +187,17 @@ class _Account(beam.DoFn):
     def teardown(self) -> None:
         if self._flushing is not None:
             self._flushed()
-        self._flush(self._moved, self._paid)
+        self._flush_all()
+
+    def _anew(self, origin: Origin) -> None:
+        """Another attempt at reading it began: what the one before has still in hand is void."""
+        self._written.pop(origin, None)
+        self._moved.pop(origin, None)
+
+    def _flush_all(self) -> None:
+        moved, paid = self._moved, self._paid
         self._moved, self._paid = {}, {}
+        self._flush(moved, paid)
 
     def _flushed(self) -> None:
         """Raises what went wrong."""
@@ -234,6 +253,8 @@ class _Account(beam.DoFn):
         """IOUs first, then the position: a position in the store is the truth."""
         source, partition = _pair(origin)
         owing: list[Owing] = []
+        if ledger and ledger.attempt and attempt(self._store, origin).number > ledger.attempt:
+            ledger = None
         if ledger is not None:
             stored = self._stored(origin)
             position = stored.position
@@ -260,6 +281,8 @@ class _Account(beam.DoFn):
                 ),
             )
             least = checkpoint(self._store, self._sinks, origin)
+            if least is not None and least > position:  # this sink stood there, the last to go on
+                metrics.CHECKPOINT.set(time.time(), source, partition)
             self._store.put(
                 place("checkpoints", *source.split("/"), "checkpoint", partition),
                 msgspec.json.encode({"sequencenumber": str(least)}),
@@ -276,13 +299,18 @@ class Account(beam.PTransform):
     """`PCollection[Receipt]` of one sink → nothing; keeps the sink's account in the store.
 
     sinks: the names of all sinks of the pipeline, whose least position is the checkpoint.
+    at_once: write at the end of each bundle, and not beside the pipeline: where bundles are few,
+        and a worker may end without a word.
     """
 
-    def __init__(self, sink: str, sinks: Iterable[str], store: StateStore) -> None:
+    def __init__(
+        self, sink: str, sinks: Iterable[str], store: StateStore, at_once: bool = False
+    ) -> None:
         super().__init__()
         self._sink = sink
         self._sinks = tuple(sinks)
         self._store = store
+        self._at_once = at_once
 
     def expand(self, receipts: Any) -> Any:
         return (
@@ -291,7 +319,7 @@ class Account(beam.PTransform):
             >> beam.Map(lambda r: (f"{r.source}/{r.partition}", r)).with_output_types(
                 tuple[str, Receipt]
             )
-            | "Add up" >> beam.ParDo(_Account(self._sink, self._sinks, self._store))
+            | "Add up" >> beam.ParDo(_Account(self._sink, self._sinks, self._store, self._at_once))
         )
 
 

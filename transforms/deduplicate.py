@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -22,8 +22,9 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from schemas.alert import Alert
 from schemas.batch import NOBODY, TO_DIGESTS, AlertBatch, Dropped, Origin
 from schemas.receipt import Outcome
-from transforms import coders
-from transforms.hand_over import KEY_BYTES, HandedOver, Keys, load, save, seen_keys
+from transforms import coders, metrics
+from transforms.attempts import Attempt, Attempts
+from transforms.hand_over import KEY_BYTES, HandedOver, Packed, load, save, seen_keys
 from transforms.state_store import StateStore
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "forget",
     "hand_over",
     "leave",
+    "left_by",
     "shard_batch",
 ]
 
@@ -68,7 +70,7 @@ class Seen:
         self.generation = generation
         self.current: set[bytes] = set()
         self.older: set[bytes] = set()
-        self.fresh: Keys = {}
+        self.fresh: dict[int, Packed] = {}
         self.weak: set[bytes] = set()
 
     def turn(self, enqueued_ms: int) -> bool:
@@ -107,7 +109,7 @@ def deduplicate_batch(
     else:
         passed, new = _after_a_crash(batch, seen, left)
     if new:
-        seen.fresh.setdefault(seen.generation, []).extend(new)
+        seen.fresh.setdefault(seen.generation, Packed()).extend(new)
     if len(passed) == len(batch.alerts):
         return batch, new
     kept = {id(alert) for alert in passed}
@@ -116,6 +118,8 @@ def deduplicate_batch(
         for alert in batch.alerts
         if id(alert) not in kept
     ]
+    if batch.only is None:
+        metrics.REPEATS.add(len(repeats), batch.origin.source)
     return msgspec.structs.replace(batch, alerts=passed, dropped=batch.dropped + repeats), new
 
 
@@ -198,11 +202,11 @@ def hand_over(run: str, store: StateStore, handed: HandedOver) -> None:
     The next shift, or a new process, begins with it; after a crash, what came since is read again.
     """
     shards = _REGISTRY.leave(run)
-    fresh: Keys = {}
+    fresh: dict[int, Packed] = {}
     weak: set[bytes] = set()
     for seen in shards:
         for generation, keys in seen.fresh.items():
-            fresh.setdefault(generation, []).extend(keys)
+            fresh.setdefault(generation, Packed()).extend(keys)
         seen.fresh = {}
         weak |= seen.weak  # also where all are strong from now on: `save` claims none of them
         if not handed.unsettled:
@@ -211,13 +215,14 @@ def hand_over(run: str, store: StateStore, handed: HandedOver) -> None:
     save(store, handed, fresh, weak)
 
 
-def leave(run: str) -> Keys:
+def leave(run: str) -> dict[int, Packed]:
     """What a replay's shift has delivered, by generation; the next one goes on with all that was
     seen. What was only marked, another lane may still have to deliver."""
-    fresh: Keys = {}
+    fresh: dict[int, Packed] = {}
     for seen in _REGISTRY.leave(run):
         for generation, keys in seen.fresh.items():
-            fresh.setdefault(generation, []).extend(key for key in keys if key not in seen.weak)
+            strong = keys if not seen.weak else (key for key in keys if key not in seen.weak)
+            fresh.setdefault(generation, Packed()).extend(strong)
         seen.fresh = {}
     return fresh
 
@@ -250,8 +255,12 @@ def _handed_over(store: StateStore, shard: int, shards: int, horizon_ms: int) ->
     return seen
 
 
+def _never(source: str) -> bool:
+    return False
+
+
 class _Deduplicate(beam.DoFn):
-    """State: a bag of keys for even generations, one for odd ones, and a stamp.
+    """State: bags of keys of even generations, of odd ones, and of those that are weak; a stamp.
 
     A DoFn's own sets are only a memo of the bags, good while its stamp equals the state's: a
     bundle that was rolled back, or another instance, makes it read the bags again.
@@ -259,6 +268,7 @@ class _Deduplicate(beam.DoFn):
 
     EVEN = BagStateSpec("even", BytesCoder())
     ODD = BagStateSpec("odd", BytesCoder())
+    WEAK = BagStateSpec("weak", BytesCoder())
     STAMP = ReadModifyWriteStateSpec("stamp", BytesCoder())
 
     def __init__(
@@ -269,6 +279,8 @@ class _Deduplicate(beam.DoFn):
         store: StateStore,
         left: Mapping[Origin, Unsettled] = {},
         recalls: bool = True,
+        lasting: bool = False,
+        off: Callable[[str], bool] = _never,
     ) -> None:
         self._horizon_ms = horizon_ms
         self._shards = shards
@@ -276,8 +288,11 @@ class _Deduplicate(beam.DoFn):
         self._store = store
         self._left = dict(left)
         self._recalls = recalls
+        self._lasting = lasting
+        self._off = off
 
     def setup(self) -> None:
+        self._attempts = Attempts(self._store)
         self._memos: dict[int, tuple[bytes, Seen]] = {}
         self._name = uuid.uuid4().hex  # in stamps: no other instance writes the same
 
@@ -287,12 +302,13 @@ class _Deduplicate(beam.DoFn):
         even=beam.DoFn.StateParam(EVEN),
         odd=beam.DoFn.StateParam(ODD),
         stamp=beam.DoFn.StateParam(STAMP),
+        weak=beam.DoFn.StateParam(WEAK),
     ) -> Iterator[AlertBatch]:
         shard, batch = element
-        if batch.only is not None and batch.only not in _MARKING:
+        if batch.only not in (None, *_MARKING) or self._off(batch.origin.source):
             yield batch
             return
-        bags = (even, odd)
+        bags = (even, odd, weak)
         seen = self._recall(shard, stamp, bags)
         before = seen.generation
         newest = max((alert.enqueued_ms for alert in batch.alerts), default=0)
@@ -301,16 +317,33 @@ class _Deduplicate(beam.DoFn):
             bags[seen.generation % 2].clear()
             if seen.generation != before + 1:
                 bags[(seen.generation + 1) % 2].clear()
-        passed, new = deduplicate_batch(batch, seen, self._left.get(batch.origin, _NOTHING))
+        if batch.attempt:
+            left = left_by(self._attempts.of(batch.origin, batch.attempt))
+        else:
+            left = self._left.get(batch.origin, _NOTHING)
+        passed, new = deduplicate_batch(batch, seen, left)
         if new:
             bags[seen.generation % 2].add(b"".join(new))
+        if self._lasting:
+            self._keep(seen, new, turned, weak)
         if new or turned:
             count = int(self._memos[shard][0].split()[1]) + 1
             current = f"{seen.generation} {count} {self._name}".encode()
             self._remember(shard, current, seen, stamp)
         yield passed
 
-    def _recall(self, shard: int, stamp: Any, bags: tuple[Any, Any]) -> Seen:
+    @staticmethod
+    def _keep(seen: Seen, new: list[bytes], turned: bool, bag: Any) -> None:
+        """Nothing is handed over but by the runner's state, and so the weak keys are in it."""
+        seen.fresh.clear()
+        if turned and seen.weak:
+            seen.weak &= seen.current | seen.older
+            bag.clear()
+            new = [*seen.weak]
+        if weak := [key for key in new if key in seen.weak]:
+            bag.add(b"".join(weak))
+
+    def _recall(self, shard: int, stamp: Any, bags: tuple[Any, Any, Any]) -> Seen:
         current = stamp.read()
         memo = self._memos.get(shard)
         if current and memo and memo[0] == current:
@@ -334,12 +367,15 @@ class _Deduplicate(beam.DoFn):
         seen = Seen(self._horizon_ms, int(current.split()[0]))
         seen.current = set(_keys(bags[seen.generation % 2]))
         seen.older = set(_keys(bags[(seen.generation + 1) % 2]))
+        if self._lasting:
+            seen.weak = set(_keys(bags[2]))
         self._remember(shard, current, seen, None)
         return seen
 
     def _remember(self, shard: int, current: bytes, seen: Seen, stamp: Any) -> None:
         self._memos[shard] = (current, seen)
-        _REGISTRY.put(self._run, shard, self._shards, seen)
+        if not self._lasting:
+            _REGISTRY.put(self._run, shard, self._shards, seen)
         if stamp is not None:
             stamp.write(current)
 
@@ -350,13 +386,21 @@ def _keys(bag: Any) -> Iterator[bytes]:
             yield joined[at : at + KEY_BYTES]
 
 
+def left_by(attempt: Attempt) -> Unsettled:
+    """What the attempts before this one left of the partition."""
+    return Unsettled(attempt.partly, attempt.mark, attempt.told)
+
+
 class Deduplicate(beam.PTransform):
     """`PCollection[AlertBatch] → PCollection[AlertBatch]`, repeats among `dropped`.
 
     horizon_ms: how long a key is remembered at least, in enqueued time.
     shards: parts of the state; 1 on the local runner, about twice the parallelism on Flink.
-    left: what a crash left unsettled, by partition; nothing where a runner's state outlasts it.
+    left: what a crash left unsettled, by partition.
     recalls: whether it begins with what the live stream handed over; a replay has its own.
+    lasting: whether the runner's state outlasts this process; then batches tell what a crash left
+        (`transforms.attempts`), and nothing is handed over.
+    off: whether all of a source passes.
     """
 
     def __init__(
@@ -367,10 +411,12 @@ class Deduplicate(beam.PTransform):
         store: StateStore,
         left: Mapping[Origin, Unsettled] = {},
         recalls: bool = True,
+        lasting: bool = False,
+        off: Callable[[str], bool] = _never,
     ) -> None:
         super().__init__()
         self._shards = shards
-        self._do_fn = _Deduplicate(horizon_ms, shards, run, store, left, recalls)
+        self._do_fn = _Deduplicate(horizon_ms, shards, run, store, left, recalls, lasting, off)
 
     def expand(self, batches: Any) -> Any:
         return (

@@ -77,7 +77,7 @@ def enrich_batch(
         if name := alert.subscription_id:
             alert.subscription = subscriptions.get(name)
             if alert.subscription is None:
-                alert.subscription = Subscription(name, known=False)
+                alert.subscription = Subscription.bare(name)
                 count += 1
     if count:
         unknown(count)
@@ -102,7 +102,7 @@ def enrich_batch_at(
                 start, stop, subscriptions, is_later = history.span(alert.event_ms)
             found = subscriptions.get(name)
             if found is None:
-                found = Subscription(name, known=False)
+                found = Subscription.bare(name)
                 count += 1
             alert.subscription = found
             if is_later:

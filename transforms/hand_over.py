@@ -36,10 +36,12 @@ All that is lost, damaged or doubtful is no claim: an alert comes twice, rather 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -59,6 +61,7 @@ __all__ = [
     "HighWater",
     "KeyFile",
     "Keys",
+    "Packed",
     "claims",
     "discard",
     "high_water",
@@ -88,13 +91,36 @@ _LIVE = "live"
 _MAGIC = b"keys by sinks 1\n"
 _DIGEST = 16
 _MOST_FILES = 16  # of a generation, or of a day, until they become one
-_MOST_BYTES = 64 * 1024 * 1024  # of one that others become
+_MOST_BYTES = 8 * 1024 * 1024  # of one that others become: what joining takes, a few times
+_FULL = "-full"  # how the name of one ends that is not joined with others any more
 _MOST_LACKS = 1_000  # ranges of a partition, until they become one
 _MARGIN = (100, 100_000)  # events that a mark is ahead of reading
 _AHEAD_SECONDS = 1.0
 
 Keys = dict[int, list[bytes]]
 """By generation."""
+
+
+class Packed:
+    """Keys in 16 bytes each, where there may be a shift's. In a list they take 72, scattered among
+    what lives less long, whose memory they keep from the system."""
+
+    __slots__ = ("joined",)
+
+    def __init__(self, keys: Iterable[bytes] = ()) -> None:
+        self.joined = bytearray()
+        self.extend(keys)
+
+    def extend(self, keys: Iterable[bytes]) -> None:
+        self.joined += keys.joined if isinstance(keys, Packed) else b"".join(keys)
+
+    def __len__(self) -> int:
+        return len(self.joined) // KEY_BYTES
+
+    def __iter__(self) -> Iterator[bytes]:
+        ends = range(0, len(self.joined), KEY_BYTES)
+        return (bytes(self.joined[at : at + KEY_BYTES]) for at in ends)
+
 
 Events = dict[str, tuple[int, int]]
 """The first and the last event, by `str(origin)`."""
@@ -138,6 +164,10 @@ class Claim(msgspec.Struct):
     rests: dict[str, Events] = {}
 
 
+_Body = bytes | memoryview
+_Parts = Sequence[_Body]
+"""Of a file's keys, in order."""
+
 _CLAIM = msgspec.json.Decoder(Claim)
 _RANGES = msgspec.json.Decoder(list[tuple[int, int]])
 
@@ -152,7 +182,12 @@ def put(store: StateStore, handed: HandedOver) -> None:
     store.put(_PATH, msgspec.json.encode(handed))
 
 
-def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[bytes]) -> None:
+def save(
+    store: StateStore,
+    handed: HandedOver,
+    fresh: Mapping[int, Iterable[bytes]],
+    weak: Iterable[bytes],
+) -> None:
     """Add what was new in a shift to the keys of the one before, and hand over.
 
     fresh: by generation; only the two last ones are kept here, those before them for replays. weak:
@@ -164,32 +199,32 @@ def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[byte
         files += before.files
         handed.generation = max(handed.generation, before.generation)
     unsure = {*weak}
-    over: list[tuple[int, Claim, bytes]] = []
-    for generation, keys in sorted(fresh.items()):
-        found = _claimed(handed, keys, unsure)
-        if generation < handed.generation - 1:
-            over.append((generation, *found))
-        else:
-            name = f"{generation:012d}-{handed.number}"
-            _write(store, name, *found)
-            files.append(name)
+    over = [each for each in sorted(fresh) if each < handed.generation - 1]
+    for generation in sorted({*fresh} - {*over}):
+        name = f"{generation:012d}-{handed.number}"
+        claim, body = _claimed(handed, fresh[generation], unsure)
+        _write(store, name, claim, [body])
+        files.append(name)
     files = [*dict.fromkeys(files)]
     gone = [name for name in files if _generation(name) < handed.generation - 1]
     if handed.remember_ms and (gone or over):
-        _keep(store, handed, itertools.chain(over, _read_all(store, gone)))
+        told = ((each, *_claimed(handed, fresh[each], unsure)) for each in over)
+        _keep(store, handed, heapq.merge(told, _read_all(store, gone), key=itemgetter(0)))
     files = [name for name in files if name not in gone]
-    for generation, same in itertools.groupby(sorted(files), _generation):
+    small = sorted(name for name in files if not name.endswith(_FULL))
+    for generation, same in itertools.groupby(small, _generation):
         if len(names := [*same]) > _MOST_FILES:
             files = [name for name in files if name not in names]
             groups = _by_sinks((claim, body) for _, claim, body in _read_all(store, names))
-            for number, (claim, body) in enumerate(groups):
-                merged = f"{generation:012d}-{handed.number}-all{number or ''}"
-                _write(store, merged, claim, body)
+            for number, (claim, parts) in enumerate(groups):
+                full = _FULL if _length(parts) > _MOST_BYTES // 2 else ""
+                merged = f"{generation:012d}-{handed.number}-all{number or ''}{full}"
+                _write(store, merged, claim, parts)
                 files.append(merged)
     handed.files = files
     if handed.unsettled and unsure:
         handed.weak = f"weak-{handed.number}"
-        _write(store, handed.weak, Claim(), b"".join(unsure))
+        _write(store, handed.weak, Claim(), [b"".join(unsure)])
     put(store, handed)
     for path in store.list("seen"):
         if path.removeprefix("seen/") not in (*files, handed.weak):
@@ -198,11 +233,11 @@ def save(store: StateStore, handed: HandedOver, fresh: Keys, weak: Iterable[byte
 
 def _claimed(handed: HandedOver, keys: Iterable[bytes], unsure: set[bytes]) -> tuple[Claim, bytes]:
     """A file of a shift's keys: what is sure first."""
-    keys = [*keys]
-    sure = [key for key in keys if key not in unsure] if unsure else keys
-    rest = [key for key in keys if key in unsure] if unsure else []
+    keys = Packed(keys)
+    sure = Packed(key for key in keys if key not in unsure) if unsure else keys
+    rest = Packed(key for key in keys if key in unsure) if unsure else Packed()
     claim = Claim(handed.sinks, handed.read, len(sure) if handed.sinks and handed.read else 0)
-    return claim, b"".join((*sure, *rest))
+    return claim, b"".join((sure.joined, rest.joined))
 
 
 def _keep(store: StateStore, handed: HandedOver, found: Iterable[tuple[int, Claim, bytes]]) -> None:
@@ -243,13 +278,13 @@ def _generation(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-def _write(store: StateStore, name: str, claim: Claim, body: bytes) -> None:
-    store.put(f"seen/{name}", _packed(claim, body))
+def _write(store: StateStore, name: str, claim: Claim, parts: _Parts) -> None:
+    store.put(f"seen/{name}", _packed(claim, parts))
 
 
 def _read_all(store: StateStore, names: Iterable[str]) -> Iterator[tuple[int, Claim, bytes]]:
-    """What can be read of them, with their generations."""
-    for name in names:
+    """What can be read of them, with their generations, which are in order."""
+    for name in sorted(names):
         if found := read_claim(store, f"seen/{name}"):
             yield _generation(name), *found
 
@@ -257,10 +292,10 @@ def _read_all(store: StateStore, names: Iterable[str]) -> Iterator[tuple[int, Cl
 # ------------------------------------------------------------------------------- files of keys
 
 
-def _packed(claim: Claim, body: bytes) -> bytes:
+def _packed(claim: Claim, parts: _Parts) -> bytes:
     said = msgspec.json.encode(claim)
-    data = b"".join((_MAGIC, len(said).to_bytes(4, "big"), said, body))
-    return data + _digest(data)
+    parts = [_MAGIC, len(said).to_bytes(4, "big"), said, *parts]
+    return b"".join((*parts, _digest(*parts)))
 
 
 def read_claim(store: StateStore, path: str) -> tuple[Claim, bytes] | None:
@@ -280,37 +315,56 @@ def keys_of(body: bytes) -> list[bytes]:
     return [body[at : at + KEY_BYTES] for at in range(0, len(body), KEY_BYTES)]
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
+def _digest(*parts: bytes | memoryview) -> bytes:
+    found = hashlib.blake2b(digest_size=_DIGEST)
+    for part in parts:
+        found.update(part)
+    return found.digest()
 
 
-def _by_sinks(found: Iterable[tuple[Claim, bytes]]) -> list[tuple[Claim, bytes]]:
+def _length(parts: _Parts) -> int:
+    return sum(map(len, parts))
+
+
+def _by_sinks(found: Iterable[tuple[Claim, _Body]]) -> Iterator[tuple[Claim, _Parts]]:
     """One of those for which the same sinks took part; where these are too many, one of all, for
-    which only those did that took part in each."""
-    groups: dict[tuple[tuple[str, str], ...], list[tuple[Claim, bytes]]] = {}
+    which only those did that took part in each. No more is in memory at a time than fits one."""
+    some: list[tuple[Claim, _Body]] = []
+    length = 0
+    for claim, body in found:
+        if some and length + len(body) > _MOST_BYTES:
+            yield from _grouped(some)
+            some, length = [], 0
+        some.append((claim, body))
+        length += len(body)
+    yield from _grouped(some)
+
+
+def _grouped(found: Iterable[tuple[Claim, _Body]]) -> Iterator[tuple[Claim, _Parts]]:
+    groups: dict[tuple[tuple[str, str], ...], list[tuple[Claim, _Body]]] = {}
     for claim, body in found:
         groups.setdefault(tuple(sorted(claim.sinks.items())), []).append((claim, body))
     if len(groups) > _MOST_FILES // 2:
-        return [_together([each for same in groups.values() for each in same])]
-    return [_together(same) for same in groups.values()]
+        yield _together([each for same in groups.values() for each in same])
+    else:
+        yield from map(_together, groups.values())
 
 
-def _together(found: list[tuple[Claim, bytes]]) -> tuple[Claim, bytes]:
+def _together(found: Sequence[tuple[Claim, _Body]]) -> tuple[Claim, _Parts]:
     claims = [claim for claim, _ in found]
     same = set.intersection(*({*claim.sinks.items()} for claim in claims))
     sinks = dict(sorted(same))
     ends = [claim.sure * KEY_BYTES for claim in claims]
-    body = b"".join(
-        (*(body[:end] for (_, body), end in zip(found, ends, strict=True)),
-         *(body[end:] for (_, body), end in zip(found, ends, strict=True)))
-    )  # fmt: skip
+    bodies = [memoryview(body) for _, body in found]  # copied once, where they are written
+    parts = [body[:end] for body, end in zip(bodies, ends, strict=True)]
+    parts += [body[end:] for body, end in zip(bodies, ends, strict=True)]
     rests = {sink: hull(c.rests.get(sink, {}) for c in claims) for sink in sinks}
     return Claim(
         sinks,
         hull(claim.read for claim in claims),
         sum(claim.sure for claim in claims),
         {sink: events for sink, events in rests.items() if events},
-    ), body
+    ), parts
 
 
 def hull(of: Iterable[Events]) -> Events:
@@ -366,9 +420,9 @@ def remember(
     if keep_ms:
         found = (
             (generation * horizon_ms, Claim(dict(sinks), read, len(same), dict(rests)), same)
-            for generation, same in ((each, [*of]) for each, of in sorted(keys.items()))
+            for generation, same in ((each, Packed(of)) for each, of in sorted(keys.items()))
         )
-        timed = ((begin_ms, claim, b"".join(same)) for begin_ms, claim, same in found)
+        timed = ((begin_ms, claim, bytes(same.joined)) for begin_ms, claim, same in found)
         _archive(store, writer, timed, horizon_ms, keep_ms)
 
 
@@ -379,21 +433,22 @@ def _archive(
     span_ms: int,
     keep_ms: int,
 ) -> None:
-    """Add what is sure in these files to a writer's, and drop what is too old.
+    """Add what is sure in these files, which are in order of time, to a writer's, and drop what is
+    too old.
 
     Time is the clock's: should that be wrong, what is dropped too soon only comes twice.
     """
     now_ms = int(time.time() * 1000)
     index = f"known/index/{place(writer)}"
     names = [name for name in _index(store, index) if not _expired(name, now_ms - keep_ms)]
-    timed: dict[int, list[tuple[Claim, bytes]]] = {}
-    for begin_ms, claim, body in found:
-        if claim.sure and claim.sinks:
-            sure = body[: claim.sure * KEY_BYTES]
-            timed.setdefault(max(begin_ms, 0), []).append((claim, sure))
-    for begin_ms, same in sorted(timed.items()):
-        for claim, body in _by_sinks(same):
-            names.append(_put(store, writer, begin_ms, begin_ms + span_ms, now_ms, claim, body))
+    for begin_ms, same in itertools.groupby(found, lambda each: max(each[0], 0)):
+        sure = (
+            (claim, memoryview(body)[: claim.sure * KEY_BYTES])
+            for _, claim, body in same
+            if claim.sure and claim.sinks
+        )
+        for claim, parts in _by_sinks(sure):
+            names.append(_put(store, writer, begin_ms, begin_ms + span_ms, now_ms, claim, parts))
     names = _fewer(store, writer, names)
     store.put(index, msgspec.json.encode(sorted(map(str, names))))
     mine = f"known/keys/{place(writer)}/"
@@ -412,11 +467,11 @@ def _put(
     end_ms: int,
     at_ms: int,
     claim: Claim,
-    body: bytes,
+    parts: _Parts,
 ) -> _Name:
     told = msgspec.json.encode(sorted(claim.sinks.items()))
-    keys, sinks = len(body) // KEY_BYTES, hashlib.blake2b(told, digest_size=8).hexdigest()
-    data = _packed(claim, body)
+    keys, sinks = _length(parts) // KEY_BYTES, hashlib.blake2b(told, digest_size=8).hexdigest()
+    data = _packed(claim, parts)
     name = _Name(begin_ms, end_ms, at_ms, keys, sinks, data[-_DIGEST:].hex())
     store.put(f"known/keys/{place(writer)}/{name}", data)
     return name
@@ -427,12 +482,15 @@ def _fewer(store: StateStore, writer: str, names: list[_Name]) -> list[_Name]:
     days: dict[tuple[int, str], list[_Name]] = {}
     for name in names:
         days.setdefault((name.begin_ms // DAY_MS, name.sinks), []).append(name)
+    most = _MOST_BYTES // KEY_BYTES
     for day, same in days.items():
-        while len(same) > _MOST_FILES:
+        while True:
             same.sort(key=lambda name: name.keys)
-            least, left = same[:_MOST_FILES], same[_MOST_FILES:]
-            if sum(name.keys for name in least) * KEY_BYTES > _MOST_BYTES:
+            if sum(name.keys <= most // 2 for name in same) <= _MOST_FILES:
                 break
+            keys = [*itertools.accumulate(name.keys for name in same[:_MOST_FILES])]
+            fit = sum(each <= most for each in keys)
+            least, left = same[:fit], same[fit:]
             read = (read_claim(store, f"known/keys/{place(writer)}/{name}") for name in least)
             if there := [each for each in read if each]:
                 begin_ms = min(name.begin_ms for name in least)

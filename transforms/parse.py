@@ -56,8 +56,9 @@ def parse_batch(batch: Batch, masking: bool = True) -> tuple[AlertBatch, list[De
             )
     size = len(alerts) + len(dead)
     parsed = AlertBatch(
-        batch.origin, batch.first, batch.last, batch.only, size, alerts, dropped, batch.offset
-    )
+        batch.origin, batch.first, batch.last, batch.only, size, alerts, dropped, batch.offset,
+        attempt=batch.attempt,
+    )  # fmt: skip
     return parsed, dead
 
 

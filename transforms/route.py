@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -285,7 +286,4 @@ def route_batch(batch: AlertBatch, sink: str, predicate: Predicate) -> AlertBatc
             wanted.append(alert)
         else:
             dropped.append(Dropped(alert.sequence, alert.index, Outcome.NOT_ROUTED))
-    return AlertBatch(
-        batch.origin, batch.first, batch.last, batch.only, batch.size, wanted, dropped,
-        batch.offset, batch.retried,
-    )  # fmt: skip
+    return msgspec.structs.replace(batch, alerts=wanted, dropped=dropped)

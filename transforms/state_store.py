@@ -13,7 +13,10 @@
     handed-over, high-water, seen/                what one shift leaves for the next
     aside/digests/<sink>/<id>.json                digests that a sink refused
     known/                                        what sinks have of longer ago, for replays
-    replays/<name>/                               plan, lease, state; what could not be read
+    replays/<name>/                               plan, lease, state; what could not be read; on
+        clusters what workers tell (spool/, told/, rests.json, job)
+    attempts/<source>/<partition>.json            on clusters: who reads it, and from where
+    workers/, draining/, flink/<name>.json        on clusters: how workers do; what to resume from
     subscriptions/<time>.json                     what was known of them from then on
     reports/, status.json
 

@@ -5,6 +5,7 @@ What they do is in the plain modules that they call, which need no Beam to be re
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.digest import to_alert
 from schemas.receipt import Outcome
 from schemas.runs import addresses, clip
-from transforms import coders
+from transforms import coders, metrics
 from transforms.dead_letters import write_dead_letters
 from transforms.digest import Tally, add, digest, digest_key, merge
 from transforms.drift import watch
@@ -46,6 +47,8 @@ __all__ = [
     "Shift",
 ]
 
+_LOGGER = logging.getLogger(__name__)
+
 UNKNOWN_SUBSCRIPTION = "unknown_subscription"
 """The counter of alerts whose subscription the subscriptions file does not have."""
 
@@ -61,10 +64,13 @@ MASKED = "masked"
 
 
 class _Parse(beam.DoFn):
-    def __init__(self, store: StateStore, run: str = "run", masking: bool = True) -> None:
+    def __init__(
+        self, store: StateStore, run: str = "run", masking: bool = True, at_once: bool = False
+    ) -> None:
         self._store = store
         self._run = run
         self._masking = masking
+        self._at_once = at_once
         self._counters: dict[str, Any] = {}
 
     def setup(self) -> None:
@@ -80,8 +86,11 @@ class _Parse(beam.DoFn):
             parsed, letters = _only_wanted(batch, parsed, letters)
         if batch.only not in (NOBODY, TO_DIGESTS):  # else they were written when it came first
             self._letters.extend(letters)
+        if self._at_once:
+            self.finish_bundle()
         if batch.only is None:  # else it was counted when it came first
             self._count(parsed.alerts)
+            metrics.PARSED.add(parsed.size, batch.origin.source)
             self._watch.look(parsed.alerts)
         yield parsed
 
@@ -101,9 +110,16 @@ class _Parse(beam.DoFn):
         # Before any sink ends its bundle: no position moves over a letter that is not on disk.
         if self._letters:
             write_dead_letters(self._store, self._letters)
+            for step, count in Counter(letter.step for letter in self._letters).items():
+                metrics.DEAD.add(count, step)
+            self._letters = []
 
     def teardown(self) -> None:
-        self._watch.save()
+        try:
+            self._watch.save()
+        except OSError as error:
+            # Only the watch: were this raised, the accounts after it would not be torn down.
+            _LOGGER.warning("what was learnt of fields could not be saved: %s", error)
 
 
 def _only_wanted(
@@ -139,11 +155,16 @@ def _vanished(batch: Batch, at: tuple[int, int], records: Mapping[int, Record]) 
 
 
 class Parse(beam.PTransform):
-    """`PCollection[Batch] → PCollection[AlertBatch]`; dead letters go to the state store."""
+    """`PCollection[Batch] → PCollection[AlertBatch]`; dead letters go to the state store.
 
-    def __init__(self, store: StateStore, run: str = "run", masking: bool = True) -> None:
+    at_once: before each batch is passed on, as sinks say how it ended before the bundle does.
+    """
+
+    def __init__(
+        self, store: StateStore, run: str = "run", masking: bool = True, at_once: bool = False
+    ) -> None:
         super().__init__()
-        self._parse = _Parse(store, run, masking)
+        self._parse = _Parse(store, run, masking, at_once)
 
     def expand(self, batches: Any) -> Any:
         return batches | "Decode" >> beam.ParDo(self._parse).with_output_types(AlertBatch)
@@ -286,7 +307,8 @@ class _Panes(beam.DoFn):
                 timing = "late" if end <= self._shift.drained_ms else "on_time"
         key = msgspec.json.decode(packed, type=list[str])
         told = digest(tally, self._name, self._by, key, (start, end), number, timing)
-        yield to_alert(msgspec.structs.replace(told, recounts=recounts))
+        if tally.total:  # else a window ended after an early pane that had told all of it
+            yield to_alert(msgspec.structs.replace(told, recounts=recounts))
 
 
 class Digests(beam.PTransform):

@@ -9,6 +9,7 @@ state is the authority, everything must have ended, within the sink's patience.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ from schemas.batch import AlertBatch, Origin
 from schemas.dead_letter import DeadLetter
 from schemas.receipt import Outcome, Outcomes, Receipt
 from schemas.runs import Run, runs, subtract
-from transforms import coders
+from transforms import coders, metrics
 from transforms.account import settled
+from transforms.attempts import Attempts
 from transforms.dead_letters import write_dead_letters
 from transforms.delivery.engine import Engine
 from transforms.delivery.engines import engine_for
@@ -40,6 +42,7 @@ __all__ = ["DigestsOnly", "WriteDigests", "WriteTo", "parcels", "receipt"]
 _DIGESTS = Origin("digests", "0")
 _HOLD = 0.25  # seconds that a sink may hold up the others, once; old alerts can wait longer:
 _OLD_HOLD = (0.1, 2.0)  # a part of their age, and at most so many seconds
+_OFTEN = (0.5, 8 * 1024 * 1024)  # seconds, and bytes that are under way
 _BRIEF = 0.02  # seconds, as long as it has not made good what it was waited for
 
 
@@ -106,6 +109,7 @@ def receipt(sink: str, batch: AlertBatch, sent: list[Parcel], after: int) -> Rec
         else 0,
         batch.offset,
         subtract(ended(Outcome.NOT_ROUTED), (*owed, *dead, *delivered)) if batch.retried else [],
+        batch.attempt,
     )
 
 
@@ -134,9 +138,12 @@ class _Sent(NamedTuple):
 
 
 class _Write(_ToSink):
-    def __init__(self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False) -> None:
+    def __init__(
+        self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False, often: bool = False
+    ) -> None:
         super().__init__(sink, run, store)
         self._carry = carry
+        self._often = often
 
     def setup(self) -> None:
         super().setup()
@@ -144,7 +151,10 @@ class _Write(_ToSink):
         # this sink had settled beyond it is not sent twice.
         accounts = settled(self._store, self._sink.name)
         self._settled = {origin: entry.position for origin, entry in accounts.items()}
-        self._sent: list[_Sent] = []
+        self._attempts = Attempts(self._store)
+        self._sent: deque[_Sent] = deque()
+        self._said: list[tuple[Origin, Receipt]] = []  # of what has ended
+        self._letters: list[DeadLetter] = []
         self._lagging = False  # it was waited for in vain
         if self._carry:
             self._engine.ended = session(self._run).nudge  # its receipt wants a bundle
@@ -152,10 +162,13 @@ class _Write(_ToSink):
     def start_bundle(self) -> None:
         self._may_wait = _BRIEF if self._lagging else _HOLD
         self._waited = 0.0
+        self._bytes, self._said_at = 0, time.monotonic()
 
-    def process(self, batch: AlertBatch) -> None:
+    def process(self, batch: AlertBatch) -> list[Receipt]:
         after = -1
-        if batch.only is None:
+        if batch.only is None and batch.attempt:
+            after = self._attempts.of(batch.origin, batch.attempt).settled.get(self._sink.name, -1)
+        elif batch.only is None:
             after = self._settled.get(batch.origin, -1)
         sent = parcels(self._sink, batch, after)
         fresh = [parcel for parcel in sent if parcel.outcome is None]
@@ -170,7 +183,22 @@ class _Write(_ToSink):
             left = max(0.0, self._may_wait - self._waited)
             self._engine.submit(fresh, left if self._carry else None)
             self._waited += time.monotonic() - began
+        while self._sent and self._sent[0].ended:
+            self._end(self._sent.popleft())
         self._sent.append(_Sent(batch, sent, after))
+        return self._meanwhile(sent) if self._often else []
+
+    def _meanwhile(self, sent: list[Parcel]) -> list[Receipt]:
+        """What has ended, now and then; all of it where much has not."""
+        seconds, most = _OFTEN
+        self._bytes += sum(len(parcel.payload) for parcel in sent)
+        if self._bytes < most and time.monotonic() < self._said_at + seconds:
+            return []
+        self._engine.settle(None if self._bytes >= most else 0.0)
+        receipts = [said.value for said in self._ended()]
+        self._bytes = sum(len(p.payload) for each in self._sent for p in each.parcels)
+        self._said_at = time.monotonic()
+        return receipts
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._carry and not session(self._run).draining:
@@ -178,25 +206,55 @@ class _Write(_ToSink):
             self._lagging = not self._engine.settle(left)
         else:
             self._engine.settle()
-        ended: list[_Sent] = []
-        going: list[_Sent] = []
+        yield from self._ended()
+
+    def _ended(self) -> Iterator[WindowedValue]:
+        going: deque[_Sent] = deque()
         for sent in self._sent:  # asked once each: a sender may end it at any moment
-            (ended if sent.ended else going).append(sent)
+            if sent.ended:
+                self._end(sent)
+            else:
+                going.append(sent)
+        said, self._said = self._said, []
+        letters, self._letters = self._letters, []
         self._sent = going
-        letters = [
-            _letter(self._sink.name, batch.origin, parcel)
-            for batch, parcels, _ in ended
-            for parcel in parcels
-            if parcel.outcome is Outcome.DEAD
-        ]
         if letters:
             write_dead_letters(self._store, letters)
-        for sent in ended:
-            said = receipt(self._sink.name, *sent)
-            if said.only is not None and (paying := payer(self._run)):
-                ended_now = said.delivered + said.dead + said.not_routed
-                paying.done(said.only, sent.batch.origin, ended_now, said.owed)
-            yield WindowedValue(said, MIN_TIMESTAMP, [GlobalWindow()])
+            metrics.DEAD.add(len(letters), self._sink.name)
+        if metrics.on():
+            metrics.stand((), {self._sink.name: self._engine.status()})
+        for origin, each in said:
+            if each.only is not None and (paying := payer(self._run)):
+                ended_now = each.delivered + each.dead + each.not_routed
+                paying.done(each.only, origin, ended_now, each.owed)
+            yield WindowedValue(each, MIN_TIMESTAMP, [GlobalWindow()])
+
+    def _end(self, sent: _Sent) -> None:
+        """Keep what is to be said of a batch, and let go of its records: a bundle may have many,
+        and to hold on to all costs more than their memory."""
+        said = receipt(self._sink.name, *sent)
+        if metrics.on():
+            self._measure(said, sent.parcels)
+        self._said.append((sent.batch.origin, said))
+        self._letters += [
+            _letter(self._sink.name, sent.batch.origin, parcel)
+            for parcel in sent.parcels
+            if parcel.outcome is Outcome.DEAD
+        ]
+
+    @staticmethod
+    def _measure(said: Receipt, parcels: list[Parcel]) -> None:
+        """What is owed still, when paying it failed, is no more than was said before."""
+        for outcome in Outcome:
+            if said.only is None or outcome is not Outcome.OWED:
+                count = getattr(said.outcomes, outcome.name.lower())
+                metrics.SENT.add(count, said.sink, outcome.name.lower())
+        took = [
+            max(0, parcel.ended_ms - parcel.alert.enqueued_ms) / 1000
+            for parcel in parcels
+            if parcel.outcome is Outcome.DELIVERED and parcel.alert is not None
+        ]
+        metrics.DELIVERY.observe(took, said.sink)
 
 
 def _letter(sink: str, origin: Origin, parcel: Parcel) -> DeadLetter:
@@ -217,12 +275,15 @@ def _letter(sink: str, origin: Origin, parcel: Parcel) -> DeadLetter:
 class WriteTo(beam.PTransform):
     """`PCollection[AlertBatch]`, routed for this sink → `PCollection[Receipt]`.
 
-    carry: whether a batch may end in a later bundle than it came in.
+    carry: whether a batch may end in a later bundle than it came in. often: whether batches end
+        within a bundle, too, as it may be very long.
     """
 
-    def __init__(self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False) -> None:
+    def __init__(
+        self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False, often: bool = False
+    ) -> None:
         super().__init__()
-        self._write = _Write(sink, run, store, carry)
+        self._write = _Write(sink, run, store, carry, often)
 
     def expand(self, batches: Any) -> Any:
         return batches | "Send" >> beam.ParDo(self._write).with_output_types(Receipt)

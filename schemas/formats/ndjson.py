@@ -19,6 +19,7 @@ from schemas.formats._base import Format
 __all__ = ["FORMATS", "ndjson"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FRACTIONS = ("Z", *(f".{ms:03}000Z" for ms in range(1, 1000)))
 _BREAKS = (
     ("\u0085".encode(), rb"\u0085"),
     ("\u2028".encode(), rb"\u2028"),
@@ -31,8 +32,8 @@ class _Line(msgspec.Struct):
     kind: str
     entity: str
     version: str
-    time: datetime
-    enqueued: datetime
+    time: str
+    enqueued: str
     severity: str
     status: str
     title: str
@@ -58,6 +59,7 @@ def ndjson(alert: Alert, *, source: str = "", partition: str = "") -> bytes:
     raw = alert.raw
     if not (raw.startswith(b"{") and raw.endswith(b"}")):
         raise ValueError("the record is not a JSON object")
+    of = alert.subscription_id
     said = _Line(
         id=alert.event_id,
         kind=alert.kind,
@@ -72,7 +74,7 @@ def ndjson(alert: Alert, *, source: str = "", partition: str = "") -> bytes:
         product=alert.product,
         resource=alert.resource,
         tactics=alert.tactics,
-        subscription=alert.subscription or _bare(alert.subscription_id),
+        subscription=alert.subscription or (Subscription.bare(of) if of else None),
         source=source,
         partition=partition,
         sequence=alert.sequence,
@@ -90,13 +92,14 @@ def ndjson(alert: Alert, *, source: str = "", partition: str = "") -> bytes:
     return line
 
 
-def _time(ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=ms)
+def _time(ms: int) -> str:
+    seconds, rest = divmod(ms, 1000)
+    return _second(seconds) + _FRACTIONS[rest]
 
 
-@functools.lru_cache(1024)
-def _bare(subscription_id: str) -> Subscription | None:
-    return Subscription(subscription_id, known=False) if subscription_id else None
+@functools.lru_cache(4096)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 FORMATS = (

@@ -7,7 +7,6 @@ Its answers list them under `value`. Source: REST reference of Microsoft.Securit
 from __future__ import annotations
 
 import re
-import zlib
 from typing import Literal
 
 import msgspec
@@ -74,7 +73,7 @@ def read(row: Row, raw: bytes) -> Alert:
     entity = it.systemAlertId or row.name or (row.id or "").lower() or _base.body_hash(raw)
     word, status = it.severity or it.reportedSeverity or "", it.status or it.state or ""
     # As with the export: an update may change neither status nor time.
-    version = f"{status} {it.processingEndTimeUtc or ''} {zlib.crc32(raw):08x}"
+    version = f"{status} {it.processingEndTimeUtc or ''} {_base.crc32(raw):08x}"
     resources = _resources(it)
     techniques = (*_words(it.techniques), *_words(it.subTechniques))
     return Alert(

@@ -9,7 +9,6 @@ as public queries and clients of Resource Graph read them. A record has one form
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -87,7 +86,7 @@ def read(row: Row, raw: bytes) -> Alert:
     impact = it.potentialImpact or ""  # a word of the scale, or what would be lost
     word = it.riskLevel or (impact if _base.severity(impact) != "unknown" else "")
     version = _arm.version(
-        row.securityEventDataEnrichment, word or impact, f"{zlib.crc32(raw):08x}"
+        row.securityEventDataEnrichment, word or impact, f"{_base.crc32(raw):08x}"
     )
     nodes = _nodes(it)
     named = (node.azure_id for node in nodes)

@@ -6,7 +6,6 @@ each change of its status, often on another partition.
 
 from __future__ import annotations
 
-import zlib
 from datetime import datetime
 
 import msgspec
@@ -62,7 +61,7 @@ def read(row: Row, raw: bytes) -> Alert:
         return iot_alert.understood(raw)  # an alert has nothing else to tell them apart by
     entity = row.SystemAlertId or _base.body_hash(raw)
     # An update may change neither status nor time: a checksum of the whole tells it apart.
-    version = f"{row.Status or ''} {row.ProcessingEndTime or ''} {zlib.crc32(raw):08x}"
+    version = f"{row.Status or ''} {row.ProcessingEndTime or ''} {_base.crc32(raw):08x}"
     main = row.AzureResourceId
     others = row.ResourceIdentifiers or ()
     resources = _base.unique([main, *[other.AzureResourceId for other in others]])

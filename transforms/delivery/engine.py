@@ -446,9 +446,11 @@ class Engine:
     def _finish(
         self, chunk: Chunk, parcels: Sequence[Parcel], outcome: Outcome, reason: str = ""
     ) -> None:
+        now_ms = int(time.time() * 1000)
         for parcel in parcels:
             parcel.outcome = outcome
             parcel.reason = reason
+            parcel.ended_ms = now_ms
         self._outcomes[outcome] += len(parcels)
         if chunk.arrears and outcome is not Outcome.OWED:
             self._paid += len(parcels)

@@ -29,13 +29,15 @@ def engines(token: str) -> list[Engine]:
         return [engine for (run, _), engine in _engines.items() if run == token]
 
 
-def close_all(token: str) -> None:
-    """Close the run's engines, and forget them. Sinks that hang do not add up."""
-    closing = [threading.Thread(target=engine.close, daemon=True) for engine in engines(token)]
+def close_all(token: str | None = None) -> None:
+    """Close the run's engines (None: all), and forget them. Sinks that hang do not add up."""
+    with _engines_lock:
+        ending = {key: found for key, found in _engines.items() if token in (None, key[0])}
+    closing = [threading.Thread(target=found.close, daemon=True) for found in ending.values()]
     for thread in closing:
         thread.start()
     for thread in closing:
         thread.join()
     with _engines_lock:
-        for key in [key for key in _engines if key[0] == token]:
-            del _engines[key]
+        for key in ending:
+            _engines.pop(key, None)

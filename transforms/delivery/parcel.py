@@ -20,6 +20,7 @@ class Parcel(msgspec.Struct, gc=False, eq=False):
     sequence, index: the record's address in its partition, `origin`.
     reason: why it is dead or owed; one line, safe to log.
     shortened: whether it is said shorter than it should be, as the sink takes none so large.
+    ended_ms: when it got its outcome from the engine.
     """
 
     sequence: int
@@ -30,6 +31,7 @@ class Parcel(msgspec.Struct, gc=False, eq=False):
     reason: str = ""
     origin: Origin | None = None
     shortened: bool = False
+    ended_ms: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,8 @@ one never holds back another.
 
 After a crash, a partition is first read again from where the last clean shift ended, addressed to
 nobody or to the digests alone (docs/adr/0011); nothing is live before all are through with that.
+
+`on_cluster.py` has the same for clusters.
 """
 
 from __future__ import annotations
@@ -23,19 +25,28 @@ import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import Duration, Timestamp
 
 from schemas.batch import NOBODY, TO_DIGESTS, Batch, Origin, Record
-from transforms import coders, heartbeat
+from transforms import coders, heartbeat, metrics
+from transforms.attempts import NO_ATTEMPT, Attempt
 from transforms.gaps import GONE, Gap, record_gap
 from transforms.hand_over import high_water
 from transforms.read.access import EventHubsAccess
 from transforms.read.frames import Event
 from transforms.read.payer import Debts, payer
-from transforms.read.reader import session
+from transforms.read.reader import HubReader, session
 from transforms.state_store import StateStore
 
-__all__ = ["END", "Debts", "Partition", "ReadEventHubs", "warm_up", "warming"]
+__all__ = [
+    "END",
+    "Debts",
+    "Partition",
+    "ReadEventHubs",
+    "ReadPartition",
+    "warm_up",
+    "warming",
+]
 
 END = 2**62
 """A sequence number that no hub reaches: the end of an unbounded range."""
@@ -55,7 +66,8 @@ _WATERMARK = ManualWatermarkEstimator.default_provider()
 
 class Partition(NamedTuple):
     """What to read: the events `start..stop-1` of one partition. Those before `counted` only mark
-    what was seen, those before `live` are for the digests, too; sinks get the others."""
+    what was seen, those before `live` are for the digests, too; sinks get the others. told: up to
+    where the digests have told it, on a cluster."""
 
     source: str
     partition: str
@@ -64,6 +76,7 @@ class Partition(NamedTuple):
     stop: int = END
     counted: int = 0
     live: int = 0
+    told: int = -1
 
 
 _WARMING: dict[str, set[Origin]] = {}
@@ -89,7 +102,11 @@ class _Tracker(OffsetRestrictionTracker):
         return bool(self._range.stop < END)
 
 
-class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
+class ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
+    """`Partition` (or `Debts`) → `Batch`."""
+
+    seconds, bytes = _BUNDLE_SECONDS, _BUNDLE_BYTES  # of a bundle, for all who have something
+
     def __init__(self, run: str, store: StateStore | None = None) -> None:
         self._run = run
         self._store = store
@@ -138,13 +155,19 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         reader = reading.reader(element.source, element.access)
         restriction = tracker.current_restriction()
         first, stop = restriction.start, restriction.stop
+        attempt = self._attempt(element, origin, first, reader)
         reader.seek(element.partition, first)
+        if metrics.on():
+            metrics.READ_AT.set(time.time(), origin.source, origin.partition)
+            metrics.stand([reader.status(element.partition)], {})
         if not self._sharers:
             self._sharers = max(1, reading.ready())
-        deadline = time.monotonic() + _BUNDLE_SECONDS / self._sharers
-        bytes_left = _BUNDLE_BYTES / self._sharers
+        deadline = time.monotonic() + self.seconds / self._sharers
+        bytes_left = self.bytes / self._sharers
+        idle = True
         while first < stop and not reading.draining:
             only, limit = self._address(element, origin, first)
+            limit = attempt.until(first, limit)
             if only is None and warming(self._run):
                 break
             events = reader.take(element.partition, limit, _BATCH_EVENTS, _BATCH_BYTES)
@@ -163,18 +186,21 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
                 self._may_wait = False
                 reading.wait(_IDLE_SECONDS)
                 continue
-            self._may_wait = False
+            self._may_wait = idle = False
             last = events[-1]
             if not tracker.try_claim(last.sequence):
                 return
             if only is None:
                 if last.sequence - first >= len(events):
                     self._gaps(origin, first, events)
-                if self._store is not None:
-                    high_water(self._run, self._store).cover(origin, last.sequence)
+                self._cover(origin, last.sequence)
+                metrics.READ.add(len(events), origin.source, origin.partition)
             records = [Record(e.sequence, 0, e.enqueued_ms, e.body) for e in events]
             at = Timestamp(micros=last.enqueued_ms * 1000)
-            batch = Batch(origin, first, last.sequence, only, records, None, last.offset)
+            batch = Batch(
+                origin, first, last.sequence, only, records, None, last.offset,
+                attempt=attempt.number,
+            )  # fmt: skip
             yield TimestampedValue(batch, at)
             self._advance(watermark, at)
             first = last.sequence + 1
@@ -185,6 +211,7 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
                 break
         else:
             tracker.try_claim(stop)  # read to the end, or told to end
+            self._ended(origin)
             if first >= stop:
                 _WARMING.get(self._run, set()).discard(origin)
                 reader.release(element.partition)
@@ -192,7 +219,25 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
         if reader.quiet(element.partition, _IDLE_WATERMARK_SECONDS):
             # Nothing older can come: an idle partition must not hold back the watermark.
             self._advance(watermark, Timestamp.of(time.time() - _IDLE_WATERMARK_SECONDS))
-        tracker.defer_remainder()
+        tracker.defer_remainder(self._rest(origin, idle))
+
+    def _attempt(
+        self, element: Partition, origin: Origin, first: int, reader: HubReader
+    ) -> Attempt:
+        """Which attempt at reading the partition this is."""
+        return NO_ATTEMPT
+
+    def _cover(self, origin: Origin, sequence: int) -> None:
+        """Events up to this one are handed on now."""
+        if self._store is not None:
+            high_water(self._run, self._store).cover(origin, sequence)
+
+    def _ended(self, origin: Origin) -> None:
+        """Nothing more is read of the partition."""
+
+    def _rest(self, origin: Origin | None, idle: bool) -> Duration | None:
+        """How long to leave the partition (None: what is owed) alone; None: not at all."""
+        return None
 
     def _address(self, element: Partition, origin: Origin, first: int) -> tuple[str | None, int]:
         """Whom what comes next is for, and up to where."""
@@ -230,7 +275,7 @@ class _ReadPartition(beam.DoFn, beam.transforms.core.RestrictionProvider):
             self._may_wait = False
             reading.wait(_IDLE_SECONDS)
         self._advance(watermark, now)
-        tracker.defer_remainder()
+        tracker.defer_remainder(self._rest(None, waits))
 
     def _gaps(self, origin: Origin, first: int, events: list[Event]) -> None:
         for event in events:
@@ -268,7 +313,7 @@ class ReadEventHubs(beam.PTransform):
         store: StateStore | None = None,
     ) -> None:
         super().__init__()
-        self._read = _ReadPartition(run, store)
+        self._read = ReadPartition(run, store)
         self._elements = [*partitions, *([owed] if owed else [])]
 
     def expand(self, begin: Any) -> Any:

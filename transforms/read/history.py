@@ -7,6 +7,9 @@ reads the files of one deduplication horizon before, addressed to nobody, to kno
 
 What sinks came to be owed is another kind of element: it is read again from the same files, as
 batches addressed to that sink alone.
+
+Where a runner has no deferring (`ReadShares`), lanes are cut in *stretches* of parts, which several
+readers share. A stretch's batches tile its addresses, and so together the lane's.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from transforms.delivery.engines import engines
 from transforms.read.files import HEAD_BYTES, tell
 from transforms.read.files.base import RECORDS, Chunk, Part, Place, Unread, address
 from transforms.read.filesystems import open_file
-from transforms.read.plan import Plan, length, origin, write_unread
+from transforms.read.plan import Plan, folder, length, origin, write_unread
+from transforms.spool import Done
 from transforms.state_store import StateStore
 
 __all__ = [
@@ -40,9 +44,15 @@ __all__ = [
     "Owing",
     "Progress",
     "ReadHistory",
+    "ReadShares",
+    "Share",
+    "SinksShutError",
     "StorageError",
+    "admit",
+    "admitted",
     "batches",
     "close_reading",
+    "dismiss",
     "read_part",
     "reading",
 ]
@@ -57,6 +67,9 @@ _OWED_EVENTS = 100  # of a batch that pays
 _FIRST = 50  # records, before the sink's engine can say what it takes
 _RETRIES = 5
 _HOLD_SECONDS = 0.05
+_STRETCH_BYTES = 16 * 1024 * 1024
+_STRETCHES = 64  # at least, where there is that much
+_LOOK_SECONDS = 1.0  # whether to stop
 _GONE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 END = 2**62
 _sequence = attrgetter("sequence")
@@ -66,6 +79,10 @@ _OF_A_PART = RECORDS - 1
 
 class StorageError(Exception):
     """Files cannot be read now, though they may be there; the message says which, and why."""
+
+
+class SinksShutError(Exception):
+    """No sink took anything for as long as was to be waited; the message says why."""
 
 
 class Lane(NamedTuple):
@@ -96,6 +113,21 @@ class Owing(NamedTuple):
     sink: str
     owed: tuple[Run, ...]
     patience: float
+
+
+class Share(NamedTuple):
+    """One reader's, of `of`: every `of`th stretch of all lanes.
+
+    job: reading ends when another is admitted, or none. rate: records a second, at most; 0: any.
+    patience: seconds that all sinks may take nothing.
+    """
+
+    name: str
+    number: int
+    of: int
+    job: str
+    rate: float = 0.0
+    patience: float = 600.0
 
 
 class Progress:
@@ -173,6 +205,7 @@ class _Row:
         only: str | None = None,
         unread: Callable[[int, Sequence[Unread]], None] = lambda part, what: None,
         progress: Progress | None = None,
+        span_ms: int = _DAY_MS,
     ) -> None:
         self.following = start
         self._parts = parts
@@ -181,6 +214,7 @@ class _Row:
         self._only = only
         self._unread = unread
         self._progress = progress or Progress()
+        self._span_ms = span_ms
         self._pieces = self._cut()
 
     def take(self) -> _Piece | None:
@@ -191,24 +225,29 @@ class _Row:
         return piece
 
     def _cut(self) -> Iterator[_Piece]:
+        """Cut by what is in a batch alone, and not by where parts end, or reading began. No batch
+        is of two spans of time: what was seen is filed, and found again, by when its batch was."""
         gathered: list[Record] = []
         size = 0
         place = ""
         first = self.following
+        begin_ms = end_ms = 0
         for records, where in self._chunks():
-            if gathered and _day(records[0]) != _day(gathered[-1]):
-                # What was seen is filed, and found again, by when its batch was.
-                last = gathered[-1].sequence
-                yield _Piece(self._batch(first, last, gathered, place), size)
-                gathered, size, first = [], 0, last + 1
             for record in records:
+                if gathered and not begin_ms <= record.enqueued_ms < end_ms:
+                    last = gathered[-1].sequence
+                    yield _Piece(self._batch(first, last, gathered, place), size)
+                    gathered, size, first = [], 0, last + 1
+                if not gathered:
+                    begin_ms = record.enqueued_ms // self._span_ms * self._span_ms
+                    end_ms = begin_ms + self._span_ms
                 gathered.append(record)
                 size += len(record.body)
+                place = where
                 if len(gathered) >= _BATCH_EVENTS or size >= _BATCH_BYTES:
-                    last = gathered[-1].sequence
-                    yield _Piece(self._batch(first, last, gathered, where), size)
+                    last = record.sequence
+                    yield _Piece(self._batch(first, last, gathered, place), size)
                     gathered, size, first = [], 0, last + 1
-            place = where
         if gathered:
             last = gathered[-1].sequence
             yield _Piece(self._batch(first, last, gathered, place), size)
@@ -240,10 +279,6 @@ class _Row:
                     yield records, where
             progress.bytes += length(part) - done
             place = None
-
-
-def _day(record: Record) -> int:
-    return record.enqueued_ms // _DAY_MS
 
 
 def _placed(text: str) -> Place | None:
@@ -304,9 +339,10 @@ class _Tracker(OffsetRestrictionTracker):
 
 
 class _ReadLane(beam.DoFn, beam.transforms.core.RestrictionProvider):
-    def __init__(self, run: str, store: StateStore) -> None:
+    def __init__(self, run: str, store: StateStore, span_ms: int) -> None:
         self._run = run
         self._store = store
+        self._span_ms = span_ms
 
     def initial_restriction(self, element: Lane | Owing) -> OffsetRange:
         if isinstance(element, Owing):
@@ -363,10 +399,10 @@ class _ReadLane(beam.DoFn, beam.transforms.core.RestrictionProvider):
                 unread=lambda part, what: write_unread(
                     self._store, element.name, element.lane, part, what
                 ),
-                progress=progress,
+                progress=progress, span_ms=self._span_ms,
             )  # fmt: skip
         bytes_left = _BUNDLE_BYTES
-        while not (progress.draining or self._held(progress) or self._early(kept)):
+        while not (progress.draining or _held(self._run, progress) or self._early(kept)):
             piece = row.take()
             if piece is None:
                 last = element.stop - 1
@@ -401,24 +437,15 @@ class _ReadLane(beam.DoFn, beam.transforms.core.RestrictionProvider):
             time.sleep(min(early, _BUNDLE_SECONDS / 2))
         return early > _BUNDLE_SECONDS / 2
 
-    def _held(self, progress: Progress) -> bool:
-        """Whether every sink is shut: what is read now would only become owed."""
-        found = [engine.status() for engine in engines(self._run)]
-        shut = [status for status in found if status.circuit == "open"]
-        if not found or len(shut) < len(found):
-            progress.held = ""
-            return False
-        progress.held = shut[0].reason
-        heartbeat.progress(self._run)
-        time.sleep(_HOLD_SECONDS)
-        return True
-
     def _before(self, element: Lane, plan: Plan, at: int) -> Iterator[TimestampedValue]:
         """One part before the start, for nobody but the deduplication."""
         lane, number = element.before[at]
         start = element.start if lane == element.lane else plan.end(lane)
         parts = [(number, plan.part(lane, number))]
-        row = _Row(parts, origin(element.name, lane), address(number, 0), only=NOBODY)
+        row = _Row(
+            parts, origin(element.name, lane), address(number, 0), only=NOBODY,
+            span_ms=self._span_ms,
+        )  # fmt: skip
         while piece := row.take():
             piece.batch.records = [r for r in piece.batch.records if r.sequence < start]
             if piece.batch.records:
@@ -456,6 +483,19 @@ class _ReadLane(beam.DoFn, beam.transforms.core.RestrictionProvider):
             yield _timed(batch)
             left -= len(batch.records)
         tracker.defer_remainder()
+
+
+def _held(run: str, progress: Progress) -> bool:
+    """Whether every sink is shut: what is read now would only become owed."""
+    found = [engine.status() for engine in engines(run)]
+    shut = [status for status in found if status.circuit == "open"]
+    if not found or len(shut) < len(found):
+        progress.held = ""
+        return False
+    progress.held = shut[0].reason
+    heartbeat.progress(run)
+    time.sleep(_HOLD_SECONDS)
+    return True
 
 
 def _again(plan: Plan, element: Owing) -> Iterator[Batch]:
@@ -506,17 +546,161 @@ class ReadHistory(beam.PTransform):
     """`PBegin → PCollection[Batch]`, timestamped by enqueued time.
 
     run: names what this process keeps for the run; see `reading`. store: where the plan lies.
+    span_ms: of time, no two of which are in a batch: the deduplication's horizon.
     """
 
-    def __init__(self, run: str, elements: Sequence[Lane | Owing], store: StateStore) -> None:
+    def __init__(
+        self,
+        run: str,
+        elements: Sequence[Lane | Owing],
+        store: StateStore,
+        span_ms: int = _DAY_MS,
+    ) -> None:
         super().__init__()
-        self._read = _ReadLane(run, store)
+        self._read = _ReadLane(run, store, span_ms)
         self._elements = [*elements]
 
     def expand(self, begin: Any) -> Any:
         return (
             begin
             | "Lanes" >> beam.Create(self._elements, reshuffle=False)
+            | "Read" >> beam.ParDo(self._read).with_output_types(Batch)
+        )
+
+
+def admit(store: StateStore, name: str, job: str) -> None:
+    """Have readers of this job's shares read, and those of any other end, wherever they work."""
+    store.put(_job(name), job.encode())
+
+
+def dismiss(store: StateStore, name: str) -> None:
+    """Have all of them end: what they have read is sent."""
+    store.delete(_job(name))
+
+
+def admitted(store: StateStore, name: str, job: str) -> bool:
+    return store.get(_job(name)) == job.encode()
+
+
+def _job(name: str) -> str:
+    return f"{folder(name)}/job"
+
+
+def stretches(plan: Plan) -> Iterator[tuple[int, int, int]]:
+    """A round's parts in pieces that a reader takes at once: lane, first part, and that behind the
+    last one. The same for any number of readers, so that what some have done is known to others."""
+    first = [plan.round(lane) for lane in range(plan.lanes)]
+    every = sum(length(part) for lane, at in enumerate(first) for _, part in plan.row(lane, at))
+    most = min(_STRETCH_BYTES, every // _STRETCHES)
+    for lane, begin in enumerate(first):
+        size = 0
+        for number, part in plan.row(lane, begin):
+            size += length(part)
+            if size >= most:
+                yield lane, begin, number + 1
+                begin, size = number + 1, 0
+        if begin < plan.parts(lane):
+            yield lane, begin, plan.parts(lane)
+
+
+class _ReadShare(beam.DoFn):
+    """sinks: what all of them have settled is not read again. None: everything is read, only to be
+    looked at."""
+
+    def __init__(
+        self, run: str, store: StateStore, span_ms: int, sinks: tuple[str, ...] | None
+    ) -> None:
+        self._run = run
+        self._store = store
+        self._span_ms = span_ms
+        self._sinks = sinks
+
+    def process(self, element: tuple[int, Iterable[Share]]) -> Iterator[TimestampedValue]:
+        for share in element[1]:
+            plan = Plan.load(self._store, share.name)
+            assert plan is not None, "a plan is written before it is read"
+            sinks = self._sinks
+            done = None if sinks is None else Done(self._store, share.name, sinks)
+            self._progress = Progress()
+            self._due = self._look = time.monotonic()
+            for number, stretch in enumerate(stretches(plan)):
+                if number % share.of == share.number:
+                    yield from self._stretch(plan, share, done, *stretch)
+                if self._progress.draining:
+                    return
+
+    def _stretch(
+        self, plan: Plan, share: Share, done: Done | None, lane: int, begin: int, end: int
+    ) -> Iterator[TimestampedValue]:
+        first, last = address(begin, 0), address(end, 0) - 1
+        upto, place = done.upto(lane, first, last) if done else (first - 1, "")
+        if upto >= last:
+            return
+        at = upto + 1
+        row = _Row(
+            ((number, plan.part(lane, number)) for number in range(at // RECORDS, end)),
+            origin(share.name, lane), at, place if at % RECORDS else "",
+            unread=lambda part, what: (
+                write_unread(self._store, share.name, lane, part, what) if done else None
+            ),
+            progress=self._progress, span_ms=self._span_ms,
+        )  # fmt: skip
+        while self._goes_on(share) and (piece := row.take()):
+            yield _timed(piece.batch)
+            if share.rate and done:
+                now = time.monotonic()
+                self._due = max(self._due, now) + len(piece.batch.records) / share.rate
+        if not self._progress.draining and row.following <= last:
+            batch = Batch(origin(share.name, lane), row.following, last, None, [])
+            yield TimestampedValue(batch, Timestamp.of(time.time()))
+
+    def _goes_on(self, share: Share) -> bool:
+        """Whether to read on, once the rate and the sinks allow it. Raises SinksShutError."""
+        held_since = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= self._look:
+                self._look = now + _LOOK_SECONDS
+                self._progress.draining = not admitted(self._store, share.name, share.job)
+            if self._progress.draining:
+                return False
+            if self._sinks is not None and _held(self._run, self._progress):
+                if now > held_since + share.patience:
+                    raise SinksShutError(
+                        f"no sink took anything for {share.patience:.0f} s "
+                        f"({self._progress.held}); the same command goes on"
+                    )
+            elif now >= self._due:
+                return True
+            else:
+                time.sleep(min(self._due - now, _LOOK_SECONDS))
+
+
+class ReadShares(beam.PTransform):
+    """`PBegin → PCollection[Batch]` of a replay's last round, for bounded runners: readers side by
+    side, none of which defers.
+
+    sinks, span_ms: see `_ReadShare`, `ReadHistory`.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        shares: Sequence[Share],
+        store: StateStore,
+        span_ms: int,
+        sinks: tuple[str, ...] | None,
+    ) -> None:
+        super().__init__()
+        self._shares = [*enumerate(shares)]
+        self._read = _ReadShare(run, store, span_ms, sinks)
+
+    def expand(self, begin: Any) -> Any:
+        return (
+            begin
+            | "Shares" >> beam.Create(self._shares, reshuffle=False)
+            # By number: keys that differ by one lie in different partitions of Spark's.
+            | "One each" >> beam.GroupByKey().with_input_types(tuple[int, Share])
             | "Read" >> beam.ParDo(self._read).with_output_types(Batch)
         )
 

@@ -526,6 +526,13 @@ class ReadSession:
             self._nudged = True
             self.changed.notify_all()
 
+    def release(self, source: str, partition: str) -> None:
+        """Stop reading a partition, until it is sought again."""
+        with self.changed:
+            reader = self._readers.get(source)
+        if reader is not None and reader.at(partition) is not None:
+            reader.release(partition)
+
     def ready(self) -> int:
         """How many partitions have something to take."""
         with self.changed:
@@ -555,9 +562,9 @@ def session(run: str) -> ReadSession:
         return _SESSIONS.setdefault(run, ReadSession(defends=True))
 
 
-def close_session(run: str) -> None:
-    """End the run's reading and close its links."""
+def close_session(run: str | None = None) -> None:
+    """End the run's reading (None: every run's) and close its links."""
     with _SESSIONS_LOCK:
-        found = _SESSIONS.pop(run, None)
-    if found is not None:
+        ending = [_SESSIONS.pop(each) for each in [*_SESSIONS] if run in (None, each)]
+    for found in ending:
         found.close()
