@@ -22,6 +22,7 @@ setup(
         "apache-beam[azure]==2.77.0",
         "azure-eventhub==5.15.1",  # its private parts are used: transforms/read/sdk.py
         "azure-identity>=1.27,<2",
+        "prometheus-client>=0.26,<0.27",  # its private parts are used: transforms/metrics.py
         "azure-storage-blob>=12.28,<13",
         "fastavro>=1.10,<2",
         "isal>=1.7,<2",  # inflates Capture's blocks at twice zlib's speed
@@ -32,6 +33,7 @@ setup(
         "rich>=15,<16",
         "ruamel.yaml>=0.19,<0.20",
         "typer>=0.29,<0.30",
+        "urllib3>=2.5,<3",
         "zstandard>=0.23,<1",  # a codec of Avro's
     ],
     extras_require={

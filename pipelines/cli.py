@@ -12,6 +12,7 @@ import typer
 from pipelines.commands.dead import dead
 from pipelines.commands.demo import demo
 from pipelines.commands.explain import explain
+from pipelines.commands.flink import flink
 from pipelines.commands.hub import hub, publish
 from pipelines.commands.owed import owed
 from pipelines.commands.redeliver import redeliver
@@ -22,11 +23,13 @@ from pipelines.commands.schema import schema
 from pipelines.commands.sinks import sinks
 from pipelines.commands.status import status
 from pipelines.commands.validate import validate
+from pipelines.commands.worker_pool import worker_pool
 
 __all__ = ["app", "main"]
 
 _RUN = "Run"
 _LOOK = "Look"
+_CLUSTER = "On a cluster"
 _SETTINGS = "Settings"
 _LOCAL = "On this machine, without Azure"
 
@@ -78,6 +81,8 @@ app.command(rich_help_panel=_LOOK)(report)
 app.add_typer(owed, name="owed", rich_help_panel=_LOOK)
 app.add_typer(dead, name="dead", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(explain)
+app.add_typer(flink, name="flink", rich_help_panel=_CLUSTER)
+app.command(rich_help_panel=_CLUSTER)(worker_pool)
 app.command(rich_help_panel=_SETTINGS)(validate)
 app.add_typer(sinks, name="sinks", rich_help_panel=_SETTINGS)
 app.command(rich_help_panel=_SETTINGS)(schema)

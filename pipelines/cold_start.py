@@ -20,7 +20,7 @@ from transforms.read.event_hubs import Partition
 from transforms.read.sdk import HubError, kept_sequences
 from transforms.state_store import StateStore
 
-__all__ = ["ColdStart", "clean_end", "cold_start", "firing"]
+__all__ = ["ColdStart", "clean_end", "cold_start", "firing", "horizon_start"]
 
 _LOGGER = logging.getLogger(__name__)
 _FIRING = "firing"
@@ -83,7 +83,7 @@ def cold_start(
         counted = min(live, told[name] + 1 if name in told else ever)
         start = min(counted, known[name] + 1 if name in known else ever)
         if not remembers and origin in positions:
-            start = min(start, _horizon(store, sinks, origin, live, horizon_ms))
+            start = min(start, horizon_start(store, sinks, origin, live, horizon_ms))
         found.append(each._replace(start=start, counted=counted, live=live))
     found = _kept(found)
     again = sum(each.live - each.start for each in found)
@@ -121,7 +121,7 @@ def _came_back(handed: HandedOver, positions: Mapping[Origin, list[int]]) -> boo
     )
 
 
-def _horizon(
+def horizon_start(
     store: StateStore, sinks: Iterable[str], origin: Origin, live: int, horizon_ms: int
 ) -> int:
     """The first event of the last horizon before `live`, as the receipts tell its time."""

@@ -13,29 +13,48 @@ from schemas.alert import Subscription
 from schemas.batch import Origin
 from transforms.account import Account
 from transforms.deduplicate import Deduplicate, Unsettled
+from transforms.deduplicate_by_scope import DeduplicateByScope, Scopes
 from transforms.known import Known, SkipKnown
 from transforms.replayed import Taken, TakeReplayed
 from transforms.route import Where
+from transforms.spool import SpoolReceipts
 from transforms.state_store import StateStore
 from transforms.steps import Digests, Enrich, Parse, Route, Shift
 from transforms.subscription_history import History
+from transforms.survey import DropTold, Told
 from transforms.write import DigestsOnly, WriteDigests, WriteTo
 
-__all__ = ["DIGESTS", "Replayed", "accounts", "both", "forward"]
+__all__ = ["DIGESTS", "Bounded", "Cluster", "Replayed", "accounts", "both", "forward"]
 
 DIGESTS = "digests"
 """The account's name where no sink takes alerts: what the digests have counted."""
 
 
+class Bounded(NamedTuple):
+    """What is different where history is forwarded by a bounded runner on many workers: nothing
+    waits for keyed state. name: the replay's. told: what is a repeat; None: nothing is."""
+
+    name: str
+    told: Told | None
+
+
 class Replayed(NamedTuple):
     """What is different where history is forwarded. where: which alerts, beside what each sink
     wants. subscriptions: as they were at a time. known: what sinks have already, and do not get
-    again; None: all of it comes again."""
+    again; None: all of it comes again. bounded: set on a cluster."""
 
     taken: Taken
     where: Where | None
     subscriptions: History
     known: Known | None
+    bounded: Bounded | None = None
+
+
+class Cluster(NamedTuple):
+    """What is different where workers are many, and the runner's state outlasts them. shards: of
+    the deduplication, where the settings leave it open."""
+
+    shards: int
 
 
 def accounts(settings: Settings) -> tuple[str, ...]:
@@ -53,15 +72,18 @@ def forward(
     carry: bool = False,
     left: Mapping[Origin, Unsettled] = {},
     replayed: Replayed | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Add the graph to `pipeline`. Nothing on the way to a sink needs a timer, a GroupByKey or a
-    Flatten: there, all of it fuses into one stage on the local runner (a test reads that).
+    Flatten: there, all of it fuses into one stage on the local runner (a test reads that). On a
+    cluster, a deduplication across workers does.
 
     read: `PBegin → PCollection[Batch]`. run: names what this process keeps for the run (links,
     engines). shift: set on the local runner, where windows fire when a shift ends. carry: whether
     a batch may end at a sink in a later bundle, so that no sink holds up another: where the state
     store says what is settled, and whoever runs this drains it (docs/adr/0010). left: what a crash
-    left unsettled (docs/adr/0011). replayed: set where `read` gives history.
+    left unsettled (docs/adr/0011). replayed: set where `read` gives history. cluster: set where it
+    runs on one.
     """
     store = StateStore(str(settings.state))
     kept = accounts(settings)
@@ -70,16 +92,27 @@ def forward(
     batches = pipeline | "Read events" >> read
 
     # 2. The only decode. Secrets are masked; what cannot be understood is a dead letter.
-    parsed = batches | "Parse" >> Parse(store, run, settings.mask)
+    bounded = replayed.bounded if replayed else None
+    parsed = batches | "Parse" >> Parse(store, run, settings.mask, at_once=bounded is not None)
 
     if replayed is not None:
         parsed = parsed | "Take what is replayed" >> TakeReplayed(replayed.taken)
 
     # 3. Exact repeats end here; status updates pass.
     horizon_ms = int(settings.deduplicate.horizon * 1000)
-    fresh = parsed | "Drop exact repeats" >> Deduplicate(
-        horizon_ms, settings.deduplicate.shards, run, store, left, recalls=replayed is None
-    )
+    rule = settings.deduplicate
+    own = {e.name: e.deduplicate.scope for e in settings.sources if e.deduplicate is not None}
+    scopes = Scopes(rule.scope, own)
+    if bounded is not None:
+        drop: beam.PTransform = DropTold(bounded.told)
+    elif cluster is not None:
+        shards = rule.shards if rule.shards > 1 else cluster.shards
+        drop = DeduplicateByScope(scopes, horizon_ms, shards, run, store)
+    else:
+        drop = Deduplicate(
+            horizon_ms, rule.shards, run, store, left, recalls=replayed is None, off=scopes.off
+        )
+    fresh = parsed | "Drop exact repeats" >> drop
 
     # 4. Who owns the subscription, and what it is for.
     told = replayed.subscriptions if replayed else subscriptions
@@ -93,14 +126,17 @@ def forward(
             if replayed and replayed.known:
                 known = SkipKnown(entry.name, replayed.known)
                 routed = routed | f"Pass over what {entry.name} has" >> known
-            write = WriteTo(entry.build(), run, store, carry)
+            write = WriteTo(entry.build(), run, store, carry, often=bounded is not None)
             receipts = routed | f"Write to {entry.name}" >> write
-            _ = receipts | f"Account for {entry.name}" >> Account(entry.name, kept, store)
+            account: beam.PTransform = Account(entry.name, kept, store, at_once=cluster is not None)
+            if replayed and bounded:
+                account = SpoolReceipts(bounded.name, store, replayed.known)
+            _ = receipts | f"Account for {entry.name}" >> account
     if kept == (DIGESTS,):
         _ = (
             alerts
             | "Only digests are wanted" >> DigestsOnly(DIGESTS)
-            | "Account for digests" >> Account(DIGESTS, kept, store)
+            | "Account for digests" >> Account(DIGESTS, kept, store, at_once=cluster is not None)
         )
 
     # 6. Beside that way: what happened, counted in windows.

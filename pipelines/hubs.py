@@ -75,6 +75,7 @@ class Hubs:
 
     until_caught_up: read up to what is in each partition when it is found.
     start: where `--from` says to begin; it holds for what is found first.
+    claims: whether to make sure that nobody else reads; not where this very run reads already.
     unread: what did not answer the last time, a line each.
     """
 
@@ -87,6 +88,7 @@ class Hubs:
         until_caught_up: bool = False,
         start: From | None = None,
         say: Callable[[str], None] = _LOGGER.info,
+        claims: bool = True,
     ) -> None:
         self.unread: list[str] = []
         self._sources = [*sources]
@@ -95,6 +97,7 @@ class Hubs:
         self._until_caught_up = until_caught_up
         self._start = start
         self._say = say
+        self._claims = claims
         self._known: dict[str, _Known] = {}
         self._vanished: set[Origin] = set()
         self._broken = ""
@@ -187,7 +190,7 @@ class Hubs:
     def _properties(self, entry: SourceEntry) -> HubProperties:
         """Of a hub that is new to this run: if nobody else reads it."""
         found = hub_properties(entry.event_hubs)
-        if found.partitions and entry.name not in self._known:
+        if self._claims and found.partitions and entry.name not in self._known:
             claim(entry.event_hubs, found.partitions[0])
         return found
 

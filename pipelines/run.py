@@ -19,6 +19,7 @@ from apache_beam import Pipeline
 from pipelines.cold_start import clean_end, cold_start, firing
 from pipelines.forward import accounts, forward
 from pipelines.hubs import Hubs, RunError
+from pipelines.memory import give_back
 from pipelines.positions import From
 from pipelines.redeliver import owed_to, pay
 from pipelines.runners import Choice, beside, choose
@@ -231,10 +232,11 @@ class Run:
         self._remembered = clean_end(
             self.name, self.store, self._sinks, started, heads, self._number, horizon_ms, wanted
         )
-        if not self._remembered:
-            _LOGGER.warning("shift %d left something unsettled: it is read again", self._number)
+        give_back()
+        if not self._remembered:  # an account could not be written: Beam only logs why
+            self._say(f"shift {self._number} left something unsettled: it is read again")
             self._forget()
-        return True
+        return self._remembered
 
     def _may_fire(self) -> bool:
         """Whether it is written down that the shift's panes fire now. Where it cannot be, the shift

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["RUNNERS", "Choice", "RunnerError", "beside", "choose"]
+__all__ = ["RUNNERS", "Choice", "RunnerError", "beside", "choose", "known"]
 
-RUNNERS = ("DirectRunner",)
+RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner")
 
 
 class RunnerError(ValueError):
@@ -29,10 +29,18 @@ class Choice(NamedTuple):
     says: str
 
 
-def choose(name: str) -> Choice:
-    """The runner of that name. Raises RunnerError."""
-    if name != "DirectRunner":
+def known(name: str) -> str:
+    """The name, if it is a runner's. Raises RunnerError."""
+    if name not in RUNNERS:
         raise RunnerError(f"there is no runner {name!r} here; there is {', '.join(RUNNERS)}")
+    return name
+
+
+def choose(name: str) -> Choice:
+    """The runner of that name, in this process. Raises RunnerError."""
+    known(name)
+    if name != "DirectRunner":
+        raise RunnerError(f"{name} does not do this: leave out --runner")
     return Choice(
         _fn_api_runner(),
         "DirectRunner: Beam's FnApiRunner in this process, streaming in shifts "
@@ -45,7 +53,7 @@ def beside(
 ) -> tuple[threading.Thread, list[BaseException]]:
     """A thread, to be started, that runs the pipeline to its end and adds what its steps counted;
     and why it failed, if it did: to be told in the right thread."""
-    from apache_beam.metrics.metric import MetricResults
+    from apache_beam.metrics.metric import MetricResults, MetricsFilter
 
     failed: list[BaseException] = []
 
@@ -53,7 +61,8 @@ def beside(
         try:
             result = pipeline.run()
             result.wait_until_finish()
-            counters = result.metrics().query()[MetricResults.COUNTERS]
+            ours = MetricsFilter().with_namespace("alertbeam")  # runners count things of their own
+            counters = result.metrics().query(ours)[MetricResults.COUNTERS]
             counts.update({c.key.metric.name: c.result or 0 for c in counters})
         except BaseException as error:  # noqa: BLE001
             failed.append(error)

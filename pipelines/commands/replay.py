@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -11,12 +12,14 @@ import sys
 import threading
 import time
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from pipelines.commands._log import set_up
+from pipelines.memory import stay_small
 
 __all__ = ["replay"]
 
@@ -92,6 +95,21 @@ def replay(
             "--then-live", help="Capture up to what the hub has, then the hub, without a gap."
         ),
     ] = False,
+    runner: Annotated[
+        Literal["DirectRunner", "SparkRunner", "FlinkRunner"],
+        typer.Option(help="Where it runs: on this machine, or on a cluster."),
+    ] = "DirectRunner",
+    cluster: Annotated[
+        str,
+        typer.Option(help="local, local[4], or the master's address.", metavar="HOST:PORT"),
+    ] = "local",
+    parallelism: Annotated[
+        int | None, typer.Option(help="On a cluster: readers at once.", min=1, max=1024)
+    ] = None,
+    job_server_jar: Annotated[
+        Path | None,
+        typer.Option(help="Beam's job server, if not the usual one.", metavar="JAR"),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show only problems and the result.")
     ] = False,
@@ -116,13 +134,26 @@ def replay(
     [dim]$ alertbeam replay azfs://account/insights-logs/ --since-last[/dim]
     [dim]$ alertbeam replay capture/ --compare changed.yaml --page what-if.html[/dim]
     [dim]$ alertbeam replay capture/ --then-live[/dim]
+    [dim]$ alertbeam replay /mnt/capture/ --runner SparkRunner --cluster spark:7077[/dim]
+
+    What comes behind `--` are Beam's own options, for a cluster.
     """
+    stay_small()
     set_up()  # before Beam is imported
     from pipelines.replay import Asked, anew, default_name
     from pipelines.settings import HistorySettings, Settings, load
     from transforms.state_store import StateStore
 
     now_ms = int(time.time() * 1000)
+    options = [path for path in paths if path.startswith("--")]
+    paths = [path for path in paths if not path.startswith("--")]
+    elsewhere = runner != "DirectRunner"
+    if elsewhere and (dry_run or compare is not None or then_live):
+        raise typer.BadParameter(
+            "--dry-run, --compare and --then-live are for this machine", param_hint="--runner"
+        )
+    if options and not elsewhere:
+        raise typer.BadParameter(f"{options[0]}: Beam's options are for --runner SparkRunner")
     if name and not re.fullmatch(_NAME, name):
         raise typer.BadParameter("up to 64 letters, digits, -, _ and .", param_hint="--name")
     asked = Asked(
@@ -138,7 +169,27 @@ def replay(
     name = name or default_name(asked)
     if again and lane is None:
         name = anew(StateStore(str(loaded.state)), name)
-    raise typer.Exit(_replay(loaded, asked, name, since_last, quiet, lane))
+    place = partial(_cluster, runner, cluster, job_server_jar, parallelism, options)
+    raise typer.Exit(
+        _replay(loaded, asked, name, since_last, quiet, lane, place if elsewhere else None)
+    )
+
+
+def _cluster(
+    runner: str,
+    cluster: str,
+    jar: Path | None,
+    parallelism: int | None,
+    options: list[str],
+    going: Any,
+    say: Any,
+) -> Any:
+    from pipelines.cluster.spark import bounded
+
+    return bounded(
+        runner, cluster, going.store.folder, name=going.name, job_server_jar=jar,
+        parallelism=parallelism, options=options, say=say,
+    )  # fmt: skip
 
 
 def _time(text: str, now_ms: int, option: str) -> int | None:
@@ -199,8 +250,15 @@ def _where(said: list[str]) -> Any:
 
 
 def _replay(
-    loaded: Any, asked: Any, name: str, since_last: bool, quiet: bool, lane: int | None
+    loaded: Any,
+    asked: Any,
+    name: str,
+    since_last: bool,
+    quiet: bool,
+    lane: int | None,
+    cluster: Any = None,
 ) -> int:
+    """cluster: gives one for it, as a context manager."""
     from rich.console import Console
 
     from pipelines.replay import Replay
@@ -230,6 +288,7 @@ def _replay(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    gc.freeze()  # as `run` does
     if lane is not None:  # a worker: whoever started it holds the lease, and tells the result
         threading.Thread(target=_end_with_it, name="end with it", daemon=True).start()
         return 0 if not going.run().problem else 1
@@ -239,7 +298,10 @@ def _replay(
         os.write(2, b"ended at once: its lease was not renewed in time, or taken over\n")
         os._exit(3)
 
-    with lease(going.store, f"{folder(name)}/lease", say=say, on_lost=lost):
+    with (
+        lease(going.store, f"{folder(name)}/lease", say=say, on_lost=lost),
+        contextlib.ExitStack() as held,
+    ):
         going.prepare()
         if not going.todo:
             say(
@@ -249,8 +311,12 @@ def _replay(
         elif not quiet:
             say(f"replay {name}: {going.parts:,} parts of files, {size(going.bytes)}")
         going.tell()
+        if cluster is not None and going.todo:
+            going.cluster = held.enter_context(cluster(going, say))
+            say(going.cluster.says)
         with Shown(going, console, quiet):
-            result = _together(going, children) if len(going.todo) > 1 else going.run()
+            apart = len(going.todo) > 1 and cluster is None
+            result = _together(going, children) if apart else going.run()
         going.tell(result)
     console.print(sinks_table(going.accounts()))
     if going.counts:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands._log import set_up
+from pipelines.memory import stay_small
 
 __all__ = ["run", "streaming"]
 
@@ -43,6 +44,35 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show only problems and the result.")
     ] = False,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="With FlinkRunner: the JobManager's REST address, or `local` for a Flink of its "
+            "own.",
+            metavar="HOST:PORT",
+        ),
+    ] = "local",
+    name: Annotated[
+        str, typer.Option(help="With FlinkRunner: what the job is called.", metavar="NAME")
+    ] = "alertbeam",
+    parallelism: Annotated[
+        int | None,
+        typer.Option("--parallelism", "-p", min=1, help="With FlinkRunner: subtasks a step."),
+    ] = None,
+    job_server_jar: Annotated[
+        Path | None,
+        typer.Option(
+            "--job-server-jar",
+            help="With FlinkRunner: Beam's job server, if it is not to be fetched.",
+            metavar="JAR",
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="With FlinkRunner, after --: options of Beam and Flink.", metavar="-- OPTIONS"
+        ),
+    ] = None,
 ) -> None:
     """Stream from the hubs to all sinks, until Ctrl-C or SIGTERM.
 
@@ -61,6 +91,10 @@ def run(
     over is a gap in the account. A step back delivers again, and keeps the
     account so far as history.
 
+    `--runner FlinkRunner` submits the same pipeline to a Flink cluster, shows
+    it there, and leaves it there at Ctrl-C; `alertbeam flink` looks after it
+    (docs/run-on-flink.md).
+
     Exit code 0: every record is accounted for; 1: the account does not
     hold, or the run could not go on; 2: the settings are wrong; 3: it hung
     too often. deploy/systemd has a unit for long runs.
@@ -71,10 +105,25 @@ def run(
     [dim]$ alertbeam run --from latest       # pass over what is waiting: a gap[/dim]
     [dim]$ alertbeam run --from 2026-03-04T10:00:00Z[/dim]
     [dim]$ alertbeam run --from 3=1200,defender/4=earliest[/dim]
+    [dim]$ alertbeam run --runner FlinkRunner --cluster jobmanager:8081 -p 2[/dim]
     """
+    stay_small()
     set_up()  # before Beam is imported
+    from pipelines.runners import known
     from pipelines.settings import load
 
+    if known(runner) == "FlinkRunner":
+        from pipelines.cluster.foreground import on_flink
+        from pipelines.positions import From
+
+        if until_caught_up:
+            raise typer.BadParameter("--until-caught-up is not for FlinkRunner")
+        code = on_flink(
+            load(settings), settings, cluster=cluster, name=name, parallelism=parallelism,
+            start=From.parse(start) if start else None, job_server_jar=job_server_jar,
+            options=options or (), quiet=quiet,
+        )  # fmt: skip
+        raise typer.Exit(code)
     raise typer.Exit(streaming(load(settings), runner, until_caught_up, quiet, start))
 
 

@@ -25,7 +25,6 @@ def status(
     [dim]$ alertbeam status -c settings.yaml[/dim]
     """
     set_up()  # before Beam is imported
-    import os
     import time
 
     from rich.console import Console
@@ -40,9 +39,11 @@ def status(
         partitions_table,
         read_status,
         sinks_table,
+        works,
     )
     from pipelines.report.replays import REPLAYS, replays_table
     from pipelines.settings import HistorySettings, load
+    from pipelines.tables import shown
     from transforms.drift import drift_of
     from transforms.state_store import StateStore
 
@@ -59,16 +60,16 @@ def status(
     if not known:
         console.print("never run: there is no status in this state folder yet")
         return
-    running = known["running"]
-    if running:
-        try:
-            os.kill(known["pid"], 0)
-        except ProcessLookupError:
-            running = False
-        except PermissionError:
-            pass
+    running = works(known)
     age = time.time() - known["at_ms"] / 1000
-    now = f"running, as process {known['pid']}" if running else "not running"
+    where = f"as process {known['pid']}"
+    if known.get("host"):
+        where = (
+            f"on {shown(known['runner'])}; process {known['pid']} on {shown(known['host'])} says so"
+        )
+    now = f"running, {where}" if running else "not running"
+    for partition in known.get("unread", ()):
+        console.print(f"nobody reads {shown(partition)}", style="red")
     console.print(f"{now}; last seen {age:.0f} s ago", highlight=False)
     console.print(partitions_table(store, names))
     found = accounts_of(store, names)

@@ -13,6 +13,7 @@ from pipelines.report.accounts import (
     is_running,
     read_status,
     standings,
+    works,
 )
 from pipelines.report.model import Report, report
 from pipelines.report.tables import (
@@ -45,6 +46,7 @@ __all__ = [
     "report",
     "sinks_table",
     "standings",
+    "works",
     "write_reports",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +26,10 @@ __all__ = [
     "owed_of",
     "read_status",
     "standings",
+    "works",
 ]
+
+_TOLD_SECONDS = 30.0
 
 
 class SinkAccount(msgspec.Struct):
@@ -91,9 +94,15 @@ def read_status(store: StateStore) -> dict[str, Any]:
 
 def is_running(store: StateStore) -> bool:
     """Whether the pipeline that wrote the status still works."""
-    status = read_status(store)
+    return works(read_status(store))
+
+
+def works(status: Mapping[str, Any]) -> bool:
+    """Whether the pipeline of this status still works; one on a cluster, as it is told often."""
     if not status.get("running"):
         return False
+    if status.get("host"):
+        return time.time() - status["at_ms"] / 1000 < _TOLD_SECONDS
     try:
         os.kill(status["pid"], 0)
     except ProcessLookupError:

@@ -30,6 +30,7 @@ from transforms.sinks.base import Sink, SinkSettings, sinks
 __all__ = [
     "Deduplicate",
     "DigestSettings",
+    "OfSource",
     "Settings",
     "SinkEntry",
     "Sliding",
@@ -114,10 +115,22 @@ def endpoint(connection_string: SecretRef) -> str:
     return found[1].lower()
 
 
+_Scope = Literal["global", "worker", "off"]
+
+
+class OfSource(_Model):
+    """How exact repeats of one source are told."""
+
+    scope: _Scope = Field(description="As the one for all: `global`, `worker`, or `off`.")
+
+
 class SourceEntry(_Model):
     """One place that events come from."""
 
     event_hubs: EventHubsAccess = Field(description="An event hub, in Azure or embedded.")
+    deduplicate: OfSource | None = Field(
+        None, description="Otherwise than for all: {scope: worker}, say, for logs hardly repeat."
+    )
 
     @property
     def name(self) -> str:
@@ -147,7 +160,15 @@ class Deduplicate(_Model):
     horizon: _Duration = Field(
         "24h", validate_default=True, description="How far back a repeat is known as one."
     )
-    shards: int = Field(1, ge=1, le=1024, description="Parts of the state; 1 on the local runner.")
+    scope: _Scope = Field(
+        "global",
+        description="On a cluster: among which alerts repeats are told: of all workers (each alert "
+        "crosses between them), of each worker alone, or off. On one machine, `off` or all.",
+    )
+    shards: int = Field(
+        1, ge=1, le=1024, description="Parts of the memory: 1 on one machine; on a cluster about "
+        "twice the parallelism, which is what 1 means there."
+    )  # fmt: skip
 
 
 class Sliding(_Model):
