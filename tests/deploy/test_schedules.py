@@ -3,29 +3,22 @@ and alertbeam takes their commands and settings."""
 
 from __future__ import annotations
 
-import functools
-import json
-import os
 import re
 import shlex
 import shutil
 import stat
 import subprocess
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import ValidationError
-from jsonschema.validators import validator_for
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 from ruamel.yaml import YAML
 
 from pipelines.settings import load
+from tests.deploy.published import KUBERNETES, validator
 from tests.deploy.test_systemd import COMMAND, EXPOSURE, analyze
 from tests.site import call
-from tests.transforms.sinks.daemons import UNPACKED
 from transforms.lease import LeaseError
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -34,7 +27,6 @@ SERVICE = DEPLOY / "systemd" / "alertbeam-replay.service"
 LIVE = DEPLOY / "systemd" / "alertbeam.service"
 TIMER = DEPLOY / "systemd" / "alertbeam-replay.timer"
 CRONJOB = DEPLOY / "kubernetes" / "replay-cronjob.yaml"
-KUBERNETES = ("1.31", "1.37")  # from, and the last that is published
 NAME, HISTORY = "scheduled", "history"
 
 
@@ -217,30 +209,13 @@ def pod() -> dict[str, Any]:
     return found
 
 
-@functools.cache
-def published(version: str, name: str) -> Resource[Any]:
-    """One of the schemas that Kubernetes publishes, without fields that it does not know."""
-    wheels = [*(UNPACKED / "kubernetes").glob("*.whl")]
-    if not wheels and not os.environ.get("CI"):
-        pytest.skip("no schemas of Kubernetes here: .ci/receivers kubernetes")
-    path = f"kubernetes_validate/kubernetes-json-schema/v{version}.0-local-strict/{name}"
-    with zipfile.ZipFile(wheels[0]) as archive:
-        return Resource.from_contents(json.loads(archive.read(path)), DRAFT202012)
-
-
-def schema(kind: str, version: str) -> Any:
-    name = f"{kind.lower()}-{'batch-v1' if kind == 'CronJob' else 'v1'}.json"
-    root = published(version, name).contents
-    registry = Registry(retrieve=lambda uri: published(version, Path(uri).name))  # type: ignore[call-arg]
-    return validator_for(root)(root, registry=registry)
-
-
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize(
     "kind", ["ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "CronJob"]
 )
 def test_the_published_schema_takes_the_manifest(kind: str, version: str) -> None:
-    taken, found = schema(kind, version), manifest(kind)
+    found = manifest(kind)
+    taken = validator(found["apiVersion"], kind, version)
     taken.validate(found)
     (found.get("spec") or found)["forgery"] = True
     with pytest.raises(ValidationError, match="forgery"):
@@ -248,7 +223,8 @@ def test_the_published_schema_takes_the_manifest(kind: str, version: str) -> Non
 
 
 def test_the_published_schema_sees_what_is_wrong_deep_inside() -> None:
-    taken, found = schema("CronJob", KUBERNETES[-1]), manifest("CronJob")
+    found = manifest("CronJob")
+    taken = validator(found["apiVersion"], "CronJob")
     (container,) = found["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     container["securityContext"]["readOnlyRootFileSystem"] = True  # misspelt
     with pytest.raises(ValidationError, match="readOnlyRootFileSystem"):
