@@ -8,12 +8,16 @@ KIND ?=
 SEED ?=
 PLANS ?=
 MINUTES ?=
+WORKERS ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test contract chaos soak mutants fidelity fuzz docs lint types bench lock clean
+# Where job servers are found: pipelines/cluster/job_server.py
+JOB_SERVERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/alertbeam/job-servers
+.PHONY: help setup run test engines contract chaos chaos-flink soak mutants fidelity fuzz docs \
+	lint types bench lock clean flink-job-server spark-job-server
 
 help: ## Print the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Make .venv and install the locked packages
 
@@ -27,12 +31,29 @@ setup: .venv/ready ## Make .venv and install the locked packages
 run: setup ## Run the main job on this machine and show the account (EVENTS=folder: your own files)
 	$(BIN)/alertbeam demo $(if $(EVENTS),--events "$(EVENTS)")
 
-test: setup ## Run the whole test suite
-	@# Many of them hold real limits of time. What fails while others run has to pass by itself.
-	$(BIN)/pytest -m 'not alone' -n 3 --dist loadfile --no-loadscope-reorder || \
-		{ [ $$? = 1 ] && echo "once more, by themselves: those that failed" && \
-		$(BIN)/pytest -m 'not alone' --last-failed --last-failed-no-failures none; }
+again = { [ $$? = 1 ] && echo "once more, by themselves: those that failed" && \
+	$(BIN)/pytest -m $(1) --last-failed --last-failed-no-failures none; }
+
+test: setup ## Run the whole test suite (WORKERS=5: in so many processes)
+	@# Many hold real limits of time. What fails while others run has to pass by itself.
+	$(BIN)/pytest -m 'not alone and not engines' -n $(WORKERS) --no-loadscope-reorder || \
+		$(call again,'not alone and not engines')
 	$(BIN)/pytest -m alone
+	$(BIN)/pytest -m 'engines and not thorough' -n 2 --no-loadscope-reorder || \
+		$(call again,'engines and not thorough')
+
+engines: setup ## Run all tests on a real Flink and a real Spark, also those that `make test` leaves out
+	$(BIN)/pytest -m engines
+
+chaos-flink: setup ## Kill what a job on a real Flink consists of, part by part: nothing may be lost
+	$(BIN)/pytest -s tests/engines/test_streaming.py tests/engines/test_faults.py
+
+flink-job-server: ## Build Beam's job server for Flink into the cache (with Maven, and a JDK 17)
+spark-job-server: ## Build Beam's job server for Spark into the cache
+flink-job-server spark-job-server: %-job-server:
+	mvn --quiet --batch-mode --strict-checksums --file deploy/$*/pom.xml clean package
+	mkdir -p "$(JOB_SERVERS)" && mv deploy/$*/build/beam-runners-*.jar "$(JOB_SERVERS)"
+	rm -r deploy/$*/build
 
 contract: setup ## Hold every sink to its contract (SINK=splunk_hec: only this one)
 	$(BIN)/pytest tests/transforms/sinks/test_contract.py $(if $(SINK),--sink "$(SINK)")
@@ -71,6 +92,12 @@ lock: setup ## Resolve the packages anew, for every supported Python
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --extra dev --upgrade setup.py -o requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --extra kafka --extra google --extra gs --extra s3 \
+		--constraint requirements.lock setup.py -o deploy/containers/requirements.lock
+	echo 'setuptools>=77' | $(BIN)/uv pip compile --universal --python-version 3.10 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate - \
+		-o deploy/containers/build.lock
 
 clean: ## Remove what make made
 	rm -rf .venv build out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

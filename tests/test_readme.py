@@ -36,12 +36,15 @@ def test_the_settings_in_the_readme_are_good(
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    known = {
+        command.name or command.callback.__name__.replace("_", "-")  # type: ignore[union-attr]
+        for command in app.registered_commands
+    }
     known |= {str(group.name) for group in app.registered_groups}
-    shown = set(re.findall(r"alertbeam ([a-z]+)\b", README.read_text(encoding="utf-8")))
+    shown = set(re.findall(r"alertbeam ([a-z-]+)\b", README.read_text(encoding="utf-8")))
     assert shown & known >= {"hub", "publish", "validate", "run", "status", "redeliver"}
     for line in re.findall(
-        r"^\$ alertbeam (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\$ alertbeam ([\w-]+)", README.read_text(encoding="utf-8"), re.MULTILINE
     ):
         assert line in known, f"the README shows `alertbeam {line}`"
 

@@ -76,8 +76,10 @@ class Place:
         return call(self.folder, *arguments, SPLUNK_TOKEN=TOKEN)
 
     def archived(self) -> list[str]:
-        """The ids in the files of the sink `archive`, in order."""
-        paths = sorted((self.folder / "archive").glob("*.ndjson*"))
+        """The ids in the files of the sink `archive`, in the order in which they were written:
+        their names tell it by the second."""
+        files = (self.folder / "archive").glob("*.ndjson*")
+        paths = sorted(files, key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(line)["id"] for path in paths for line in path.read_bytes().splitlines()]
 
     def kept(self) -> list[str]:

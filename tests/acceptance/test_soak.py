@@ -171,6 +171,8 @@ def soak(tmp_path: Path, cleared: ExitStack) -> None:
     assert not late, late
     settled = [each for each in samples if each.at >= SETTLED]
     usual = statistics.median(each.mebibytes for each in settled[:60])
+    most = max(settled, key=lambda each: each.mebibytes)
+    print(f"resident: {usual:.0f} MiB, at most {most.mebibytes:.0f} MiB, {most.at:.0f} s in")
     for minute in zip(*[iter(settled)] * 30, strict=False):
         now_used = statistics.median(each.mebibytes for each in minute)
         assert abs(now_used - usual) <= FLAT * usual, f"{usual:.0f} MiB became {now_used:.0f}"

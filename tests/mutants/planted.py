@@ -36,6 +36,7 @@ _MARKS = ("tests/transforms/test_hand_over.py",)
 
 _HISTORY = ("tests/transforms/read/test_history.py",)
 _REPLAY = ("tests/pipelines/test_replay.py",)
+_ATTEMPTS = ("tests/cluster/test_attempts.py",)
 
 _HISTORY_PY = "transforms/read/history.py"
 _LEDGER_PY = "schemas/ledger.py"
@@ -164,18 +165,19 @@ MUTANTS = (
         "dead letter after the receipt: a crash between the two loses it",
         _WRITE_PY,
         "        if letters:\n            write_dead_letters(self._store, letters)\n"
-        "        for sent in ended:\n"
-        "            said = receipt(self._sink.name, *sent)\n"
-        "            if said.only is not None and (paying := payer(self._run)):\n"
-        "                ended_now = said.delivered + said.dead + said.not_routed\n"
-        "                paying.done(said.only, sent.batch.origin, ended_now, said.owed)\n"
-        "            yield WindowedValue(said, MIN_TIMESTAMP, [GlobalWindow()])\n",
-        "        for sent in ended:\n"
-        "            said = receipt(self._sink.name, *sent)\n"
-        "            if said.only is not None and (paying := payer(self._run)):\n"
-        "                ended_now = said.delivered + said.dead + said.not_routed\n"
-        "                paying.done(said.only, sent.batch.origin, ended_now, said.owed)\n"
-        "            yield WindowedValue(said, MIN_TIMESTAMP, [GlobalWindow()])\n"
+        "            metrics.DEAD.add(len(letters), self._sink.name)\n"
+        "        if metrics.on():\n"
+        "            metrics.stand((), {self._sink.name: self._engine.status()})\n"
+        "        for origin, each in said:\n"
+        "            if each.only is not None and (paying := payer(self._run)):\n"
+        "                ended_now = each.delivered + each.dead + each.not_routed\n"
+        "                paying.done(each.only, origin, ended_now, each.owed)\n"
+        "            yield WindowedValue(each, MIN_TIMESTAMP, [GlobalWindow()])\n",
+        "        for origin, each in said:\n"
+        "            if each.only is not None and (paying := payer(self._run)):\n"
+        "                ended_now = each.delivered + each.dead + each.not_routed\n"
+        "                paying.done(each.only, origin, ended_now, each.owed)\n"
+        "            yield WindowedValue(each, MIN_TIMESTAMP, [GlobalWindow()])\n"
         "        if letters:\n            write_dead_letters(self._store, letters)\n",
         ("tests/transforms/test_order_of_writes.py",),
     ),
@@ -253,8 +255,8 @@ MUTANTS = (
     Mutant(
         "read before it is marked as read: the high-water mark comes too late",
         "transforms/read/event_hubs.py",
-        "                    high_water(self._run, self._store).cover(origin, last.sequence)\n",
-        "                    pass\n",
+        "            high_water(self._run, self._store).cover(origin, sequence)\n",
+        "            pass\n",
         _SOURCE,
     ),
     # ------------------------------------------------------------------------------- the engine
@@ -362,8 +364,8 @@ MUTANTS = (
     Mutant(
         "a range with a hole: a batch begins with its first event, not behind the last batch",
         "transforms/read/event_hubs.py",
-        "batch = Batch(origin, first, last.sequence,",
-        "batch = Batch(origin, events[0].sequence, last.sequence,",
+        "origin, first, last.sequence, only, records, None, last.offset,",
+        "origin, events[0].sequence, last.sequence, only, records, None, last.offset,",
         _SOURCE,
     ),
     Mutant(
@@ -384,8 +386,8 @@ MUTANTS = (
     Mutant(
         "a dead letter after the positions: Parse writes none by the end of its bundle",
         "transforms/steps.py",
-        "        if self._letters:\n            write_dead_letters(self._store, self._letters)\n",
-        "        pass\n",
+        "            write_dead_letters(self._store, self._letters)\n",
+        "",
         _STEPS,
     ),
     Mutant(
@@ -686,8 +688,8 @@ MUTANTS = (
     Mutant(
         "what another lane still has to deliver passes for delivered",
         _SEEN_PY,
-        "extend(key for key in keys if key not in seen.weak)",
-        "extend(keys)",
+        "(key for key in keys if key not in seen.weak)",
+        "keys",
         _SEEN,
     ),
     Mutant(
@@ -703,5 +705,61 @@ MUTANTS = (
         "yield file._replace(start=start if grew else 0)",
         "yield file",
         (*_REPLAY, "tests/transforms/read/test_listing.py"),
+    ),
+    Mutant(
+        "what sinks had settled of an attempt that failed makes its originals repeats",
+        _SEEN_PY,
+        "return Unsettled(attempt.partly, attempt.mark, attempt.told)",
+        "return Unsettled()",
+        _ATTEMPTS,
+    ),
+    Mutant(
+        "weak keys are strong after the next attempt",
+        _SEEN_PY,
+        "if weak := [key for key in new if key in seen.weak]:",
+        "if weak := []:",
+        _ATTEMPTS,
+    ),
+    Mutant(
+        "a batch lies across where a sink stands",
+        "transforms/attempts.py",
+        "return min(stop, positions[at] + 1) if at < len(positions) else stop",
+        "return stop",
+        _ATTEMPTS,
+    ),
+    Mutant(
+        "an account goes on from the runner's state although the store is further",
+        _ACCOUNT_PY,
+        "if ledger.position < self._written[origin]:",
+        "if False:",
+        _ATTEMPTS,
+    ),
+    Mutant(
+        "an account of an attempt that is over is written",
+        _ACCOUNT_PY,
+        "attempt(self._store, origin).number > ledger.attempt",
+        "False",
+        _ATTEMPTS,
+    ),
+    Mutant(
+        "what a worker had in hand when its partition was read anew makes repeats",
+        "transforms/deduplicate_by_scope.py",
+        "        self._seen = Seen(self._seen.horizon_ms)\n",
+        "        pass\n",
+        _ATTEMPTS,
+    ),
+    Mutant(
+        "a reader on a cluster does not hold the watermark",
+        "transforms/read/by_timer.py",
+        "        again._input_timestamp = MIN_TIMESTAMP if watermark is None else watermark\n",
+        "",
+        ("tests/transforms/read/test_by_timer.py",),
+    ),
+    Mutant(
+        "a partition that is handed out again is read twice on a cluster",
+        "transforms/read/by_timer.py",
+        "if rest.read() is None:",
+        "if True:",
+        ("tests/transforms/read/test_by_timer.py",),
     ),
 )

@@ -25,6 +25,7 @@ from tests.site import HUB, SINKS, SOURCES, Site, alerts, stop, wait_for
 from transforms.account import _Account as Account
 from transforms.dead_letters import read_dead_letters
 from transforms.delivery.engines import engines
+from transforms.drift import Watch
 from transforms.enrich import enrich_batch
 from transforms.sinks.base import EncodeError
 from transforms.sinks.splunk_hec import SplunkHec
@@ -261,7 +262,10 @@ class TestWhatCannotStart:
     def test_an_unknown_runner_is_one_line(self, site: Site) -> None:
         code, output = site.call("run", "-c", str(site.settings), "--runner", "PrismRunner")
         assert code == 2
-        assert output == "there is no runner 'PrismRunner' here; there is DirectRunner\n"
+        assert (
+            output == "there is no runner 'PrismRunner' here; "
+            "there is DirectRunner, FlinkRunner, SparkRunner\n"
+        )
 
     def test_a_second_run_in_one_state_folder_is_refused_and_leaves_the_first_alone(
         self, site: Site
@@ -540,37 +544,95 @@ class TestShifts:
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where a step cannot be torn down, Beam tears down none of those that come after it."""
-        failing = threading.Event()
+        to_fail, failed, writes = threading.Event(), threading.Event(), threading.Event()
+        made: dict[Account, int] = {}
+        written: list[tuple[int, int]] = []  # in which shift the writer was made, and it ended
+        begin, write = Account.setup, Account._flush
 
-        def torn_down(step: Any) -> None:
-            if failing.is_set():
-                raise StateStoreError("the disk is full")
+        def set_up(account: Account) -> None:
+            made[account] = shift(site)
+            begin(account)
+
+        def slowly(account: Account, *what: Any) -> float:
+            writes.set()
+            failed.wait(30)
+            time.sleep(0.2)
+            took = write(account, *what)
+            written.append((made[account], shift(site)))
+            return took
 
         def looked_up(*arguments: Any) -> Any:
-            if site.syslog.received > 300 and not failing.is_set():
-                failing.set()
+            if to_fail.is_set() and not failed.is_set():
+                failed.set()
                 raise ValueError("made to fail")
             return enrich_batch(*arguments)
 
-        write = Account._flush
+        def torn_down(step: Any) -> None:
+            if failed.is_set() and shift(site) == 1:
+                raise StateStoreError("the disk is full")
 
-        def slowly(*arguments: Any) -> float:
-            time.sleep(0.3)
-            return write(*arguments)
-
+        monkeypatch.setattr("pipelines.run._RETRY_SECONDS", (0.0, 0.0))
         monkeypatch.setattr("transforms.steps._Parse.teardown", torn_down)
         monkeypatch.setattr("transforms.steps.enrich_batch", looked_up)
+        monkeypatch.setattr(Account, "setup", set_up)
         monkeypatch.setattr(Account, "_flush", slowly)
-        sent = alerts(1_000)
+        sent = alerts(500)
         with site.running():
-            for start in range(0, 1_000, 20):
-                site.publish([*sent.values()][start : start + 20])
-                time.sleep(0.01)
-            wait_for(lambda: set(site.syslog.ids()) == set(sent))
-            site.wait_for_quiet()
-        assert failing.is_set()
+            site.publish([*sent.values()][:300])
+            wait_for(writes.is_set, why="the accounts are written")
+            to_fail.set()
+            site.publish([*sent.values()][300:])
+            wait_for(
+                lambda: [site.account(name).records for name in SINK_NAMES] == [500] * 3,
+                why="what failed is done again",
+            )
+        assert written[0] == (1, 1), "nothing was left to write"
+        assert all(made == ended for made, ended in written), "the next shift had begun"
+        assert set(site.syslog.ids()) == set(sent)
         for account in site.accounts().values():
-            assert account.outcomes.delivered == account.records == 1_000
+            assert account.outcomes.delivered == account.records == 500
+
+    def test_a_step_that_cannot_be_torn_down_leaves_no_account_behind(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where teardown fails, Beam says so in the log, and tears down none of those after it."""
+        end, failed = Account.teardown, threading.Event()
+
+        def torn_down(account: Account) -> None:
+            if not failed.is_set():
+                failed.set()
+                raise StateStoreError("the disk is full")
+            end(account)
+
+        monkeypatch.setattr(Account, "finish_bundle", lambda account: None)
+        monkeypatch.setattr(Account, "teardown", torn_down)
+        sent = alerts(100)
+        site.publish([*sent.values()])
+        said = site.catch_up()
+        assert failed.is_set() and "shift 1 left something unsettled" in " ".join(said)
+        for account in site.accounts().values():
+            assert account.outcomes.delivered == account.records == 100
+
+    def test_what_was_learnt_of_fields_is_not_worth_an_account(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save, failed = Watch.save, threading.Event()
+
+        def saved(watch: Watch) -> None:
+            if not failed.is_set():
+                failed.set()
+                raise StateStoreError("the disk is full")
+            save(watch)
+
+        monkeypatch.setattr(Account, "finish_bundle", lambda account: None)
+        monkeypatch.setattr(Watch, "save", saved)
+        sent = alerts(100)
+        site.publish([*sent.values()])
+        assert "unsettled" not in " ".join(site.catch_up())
+        assert failed.is_set()
+        assert_arrived_once(site, sent)
+        for account in site.accounts().values():
+            assert account.outcomes.delivered == account.records == 100
 
     def test_what_a_failed_shift_had_seen_is_no_repeat_after_an_idle_one(
         self, site: Site, monkeypatch: pytest.MonkeyPatch

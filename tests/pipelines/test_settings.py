@@ -299,7 +299,7 @@ CHANGES: list[tuple[int, str, list[str]]] = [
     ),
     (7, "  - kafka: {hub: x}", [
         "7:5: sources[1].event_hubs: this key is required",
-        "7:5: sources[1].kafka: unknown key (known here: event_hubs)",
+        "7:5: sources[1].kafka: unknown key (known here: deduplicate, event_hubs)",
     ]),
     (
         9,

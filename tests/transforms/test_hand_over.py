@@ -3,8 +3,10 @@ files; and for replays, what sinks have is kept for a month, and never said of w
 
 from __future__ import annotations
 
+import random
 import tempfile
 import threading
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from transforms.hand_over import (
     Events,
     HandedOver,
     HighWater,
+    Packed,
     claims,
     discard,
     keys_of,
@@ -402,6 +405,94 @@ class TestClaims:
         assert {key(90), key(91)} <= {*claimed(store)} <= truth
         named = {file.path for file in claims(store)}
         assert {*kept(store), *store.list("seen")} == named
+
+
+class TestPacked:
+    @given(st.lists(st.lists(st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES))))
+    def test_it_is_what_a_list_of_the_keys_would_be(self, parts: list[list[bytes]]) -> None:
+        packed, again, keys = Packed(), Packed(), [key for part in parts for key in part]
+        for part in parts:
+            packed.extend(part)
+            again.extend(Packed(part))
+        assert [*packed] == [*again] == keys
+        assert len(packed) == len(keys)
+
+    def test_many_take_little_more_than_their_bytes(self) -> None:
+        tracemalloc.start()
+        try:
+            packed = Packed()
+            for number in range(0, 50_000, 50):
+                packed.extend([key(each) for each in range(number, number + 50)])
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken < 1.3 * KEY_BYTES * len(packed)
+
+
+class TestSize:
+    """Where there are many keys: files of 256 keys at most, unless a shift had more."""
+
+    MOST = 256
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:
+        monkeypatch.setattr(hand_over, "_MOST_BYTES", self.MOST * KEY_BYTES)
+
+    @pytest.mark.parametrize("span", [1, 40], ids=["short", "long"])
+    @pytest.mark.parametrize("most", [20, 150, 600])
+    def test_however_many_keys_there_are_files_are_few_and_no_key_is_lost(
+        self, store: StateStore, span: int, most: int
+    ) -> None:
+        rng, had = random.Random(7), {"a": set[bytes](), "b": set[bytes]()}
+        count = at = 0
+        for number in range(60):
+            keys = [key(count + each) for each in range(rng.randint(1, most))]
+            unsure = keys[:1]
+            count += len(keys)
+            sinks = {"a": "", "b": ""} if number % 25 < 15 else {"a": ""}
+            at = 36_000 + number // span
+            save(store, shift(number, generation=at, sinks=sinks), {at: keys}, unsure)
+            for sink in sinks:
+                had[sink].update(keys[1:])
+            handed = load(store)
+            assert handed is not None
+            files = Counter(name.partition("-")[0] for name in handed.files)
+            assert max(files.values()) <= 17 + 2 * count // self.MOST
+        for _ in range(2):
+            for sink, keys_had in had.items():
+                assert {*claimed(store, sink)} == keys_had
+            save(store, shift(61, generation=at + 2), {}, ())  # now they are over
+        assert len(kept(store)) <= 2 * 16 * (1 + at - 36_000) + 2 * count // self.MOST
+
+    @pytest.mark.parametrize("span", [1, 1_000], ids=["many generations", "one"])
+    def test_a_hand_over_takes_no_more_memory_however_many_keys_are_kept(
+        self, store: StateStore, monkeypatch: pytest.MonkeyPatch, span: int
+    ) -> None:
+        most = 64 * 1024
+        monkeypatch.setattr(hand_over, "_MOST_BYTES", most)
+        peaks, minute, of_a_shift = [], 60_000, 1_000
+        fresh: list[bytes] = []
+
+        def put(number: int, generation: int, keys: list[bytes]) -> None:
+            handed = HandedOver(
+                number, minute, {}, generation=generation, sinks={"a": ""},
+                read={str(ORIGIN): (number, number)},
+            )  # fmt: skip
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            save(store, handed, {generation: keys} if keys else {}, ())
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+
+        tracemalloc.start()
+        try:
+            for number in range(40):  # ten times what a file may have
+                fresh = [key(number * of_a_shift + each) for each in range(of_a_shift)]
+                put(number, 50_000 + number // span, fresh)
+            put(40, 50_000 + 42, [])
+        finally:
+            tracemalloc.stop()
+        assert max(peaks) <= 7 * most
+        assert sum(each.stat().st_size for each in (store.folder / "known").rglob("*-*")) > 9 * most
 
 
 RANGES = st.tuples(st.integers(0, 9), st.integers(0, 3)).map(lambda at: (at[0], sum(at)))

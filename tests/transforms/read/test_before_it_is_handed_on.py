@@ -16,7 +16,7 @@ from tests.transforms.read.test_event_hubs import Tracked
 from transforms.gaps import gaps
 from transforms.hand_over import marks
 from transforms.read.access import EventHubsAccess
-from transforms.read.event_hubs import END, Partition, _ReadPartition
+from transforms.read.event_hubs import END, Partition, ReadPartition
 from transforms.read.frames import Event
 from transforms.read.reader import close_session, session
 from transforms.state_store import StateStore
@@ -67,7 +67,7 @@ def read(store: StateStore) -> Iterator[Read]:
         session(run)._readers[ORIGIN.source] = _Reader().holding(sequences)
         access = EventHubsAccess(hub="hub", namespace="ns")
         element = Partition(ORIGIN.source, ORIGIN.partition, access, start, stop)
-        do_fn = _ReadPartition(run, store)
+        do_fn = ReadPartition(run, store)
         do_fn._may_wait, do_fn._sharers = False, 0
         tracker: Any = Tracked(start, stop)
         for one in do_fn.process(element, tracker, ManualWatermarkEstimator(None)):

@@ -25,7 +25,7 @@ from schemas.digest import from_json
 from tests.transforms.read.conftest import HUB, until
 from transforms.read import event_hubs, reader
 from transforms.read.access import EventHubsAccess
-from transforms.read.event_hubs import END, Partition, ReadEventHubs, _ReadPartition, _Tracker
+from transforms.read.event_hubs import END, Partition, ReadEventHubs, ReadPartition, _Tracker
 from transforms.read.reader import close_session, session
 from transforms.state_store import StateStore
 from transforms.steps import Digests, Parse, Shift
@@ -305,7 +305,7 @@ class Tracked:
     def try_claim(self, position: int) -> bool:
         return self.inner.try_claim(position)
 
-    def defer_remainder(self) -> None:
+    def defer_remainder(self, rest: Any = None) -> None:
         self.deferred = True
 
 
@@ -313,7 +313,7 @@ class Slices:
     """Calls `process` as a runner does, slice after slice, for one partition."""
 
     def __init__(self, run: str, element: Partition) -> None:
-        self.do_fn = _ReadPartition(run)
+        self.do_fn = ReadPartition(run)
         self.element = element
         self.position = element.start
         self.watermark = ManualWatermarkEstimator(None)
@@ -426,14 +426,14 @@ def test_the_watermark_never_passes_what_is_still_to_come(
 def test_the_watermark_never_goes_back() -> None:
     watermark = ManualWatermarkEstimator(None)
     for at, expected in ((5, 5), (3, 5), (8, 8)):
-        _ReadPartition._advance(watermark, Timestamp(at))
+        ReadPartition._advance(watermark, Timestamp(at))
         assert watermark.current_watermark() == Timestamp(expected)
 
 
 def test_a_slice_is_bounded_by_bytes_and_goes_on_where_it_ended(
     separate_hub: Any, access: Access, sliced: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_hubs, "_BUNDLE_BYTES", 300_000)
+    monkeypatch.setattr(ReadPartition, "bytes", 300_000)
     monkeypatch.setattr(event_hubs, "_BATCH_BYTES", 100_000)
     hub = separate_hub()
     for _ in range(10):
@@ -467,7 +467,7 @@ def test_only_the_first_idle_partition_of_a_bundle_waits(
     hub: EmbeddedHub, access: Access, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_hubs, "_IDLE_SECONDS", 0.2)
-    do_fn = _ReadPartition(run)
+    do_fn = ReadPartition(run)
     do_fn.start_bundle()
     waited = []
     for n in range(20, 28):
@@ -532,5 +532,5 @@ def test_what_is_to_be_read_can_be_shipped_and_holds_no_secret(
 
 def test_a_range_never_ends_before_it_begins(hub: EmbeddedHub, access: Access, run: str) -> None:
     """The checkpoint may lie behind what was in the hub when it was listed."""
-    made = _ReadPartition(run).initial_restriction(Partition(SOURCE, "0", access(hub), 50, 40))
+    made = ReadPartition(run).initial_restriction(Partition(SOURCE, "0", access(hub), 50, 40))
     assert made == OffsetRange(50, 50)

@@ -261,9 +261,12 @@ class Kafka(Server):
         super().__init__([*java, "kafka.Kafka", str(config)], folder, ports, {})
 
     def hold(self) -> None:
-        """Be silent, until it goes on."""
+        """Be silent, until it goes on. All its threads are stopped when this returns: one that was
+        still running could answer.
+        """
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         assert self._process is not None

@@ -45,6 +45,11 @@ def ids(*files: Path) -> list[str]:
     return [json.loads(line)["id"] for text in texts for line in text.split("\n")]
 
 
+def half(fd: int, pieces: list[bytes]) -> int:
+    """What a disk does that is full after 50 bytes."""
+    return os.write(fd, b"".join(pieces)[:50])
+
+
 def eventually(check: Callable[[], bool], within: float = 3.0) -> None:
     until = time.monotonic() + within
     while not check():
@@ -177,6 +182,15 @@ def test_a_killed_process_loses_nothing_that_was_delivered(tmp_path):
     assert ids(*finished(tmp_path)) == [identity(1), identity(2)]
 
 
+def test_a_chunk_of_more_lines_than_a_system_call_takes_arrives_whole_and_in_order(tmp_path):
+    connection = sink(tmp_path).connect()
+    lines = [b'{"id":"%d"}' % n for n in range(1_500)]
+    assert connection.send(lines, 1.0) == Accepted()
+    connection.close()
+    (file,) = finished(tmp_path)
+    assert file.read_bytes() == b"".join(b"%b\n" % line for line in lines)
+
+
 class TestTrouble:
     def broken(self, monkeypatch: pytest.MonkeyPatch, what: str, code: int) -> None:
         def fail(*arguments: Any) -> Any:
@@ -187,12 +201,11 @@ class TestTrouble:
     def test_a_full_disk_is_waited_out_and_leaves_no_half_line(self, tmp_path, monkeypatch):
         connection = sink(tmp_path).connect()
         send(connection, 1)
-        real = os.write
-        monkeypatch.setattr("transforms.sinks.file.os.write", lambda fd, data: real(fd, data[:50]))
+        monkeypatch.setattr("transforms.sinks.file.os.writev", half)
         verdict = send(connection, 2)
         assert isinstance(verdict, Retry)
         assert "only 50 of" in verdict.reason
-        self.broken(monkeypatch, "write", errno.ENOSPC)
+        self.broken(monkeypatch, "writev", errno.ENOSPC)
         assert isinstance(send(connection, 2), Retry)
         monkeypatch.undo()
         assert send(connection, 2) == Accepted()
@@ -214,8 +227,7 @@ class TestTrouble:
     ):
         connection = sink(tmp_path).connect()
         send(connection, 1)
-        real = os.write
-        monkeypatch.setattr("transforms.sinks.file.os.write", lambda fd, data: real(fd, data[:50]))
+        monkeypatch.setattr("transforms.sinks.file.os.writev", half)
         self.broken(monkeypatch, "ftruncate", errno.EIO)
         assert isinstance(send(connection, 2), Retry)
         monkeypatch.undo()

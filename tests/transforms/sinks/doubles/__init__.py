@@ -13,7 +13,9 @@ import pkgutil
 
 from tests.transforms.sinks.doubles.base import (
     HELPED,
+    IMPATIENT,
     MARKER,
+    PATIENT,
     PAUSE,
     PROPERTIES,
     SECRET,
@@ -27,7 +29,9 @@ from tests.transforms.sinks.doubles.base import (
 __all__ = [
     "DOUBLES",
     "HELPED",
+    "IMPATIENT",
     "MARKER",
+    "PATIENT",
     "PAUSE",
     "PROPERTIES",
     "SECRET",

@@ -14,7 +14,9 @@ from pipelines.local.receivers import Drip, HalfClose, Reset, Silence
 from transforms.sinks.base import Sink, sinks
 
 __all__ = [
+    "IMPATIENT",
     "MARKER",
+    "PATIENT",
     "PAUSE",
     "PROPERTIES",
     "SECRET",
@@ -110,8 +112,11 @@ class Double(abc.ABC):
         self.folder = folder
 
     def sink(self, name: str = "siem", **options: Any) -> Sink[Any]:
-        """Its sink, impatient unless the options say otherwise."""
+        """Its sink, impatient unless the options say otherwise: who has patience gives requests
+        time, too."""
         cls = sinks()[self.kind]
+        if options.get("patience", 0) >= 5:
+            options = {"timeout": options["patience"], **options}
         return cls(name, cls.Settings(**{**IMPATIENT, **self.settings(), **options}))
 
     @abc.abstractmethod
@@ -148,6 +153,7 @@ class Double(abc.ABC):
 
 
 IMPATIENT = {"patience": 0.4, "timeout": 0.3}
+PATIENT = 20.0  # seconds, that only a failure waits for
 
 
 def plays(double: type[Double], name: str) -> bool:
@@ -211,6 +217,8 @@ class ReceiverDouble(Double):
             time.sleep(0.001)  # a connection that still closes would still take something
 
     def up(self) -> None:
+        if self.answers and self.receiver._fault is not None:
+            self.receiver.refuse()  # what was given up, and is not read yet, ends with this
         self.receiver.heal()
         self.receiver.accept()
 

@@ -183,6 +183,8 @@ class Keyed(Double):
     def up(self) -> None:
         if not self._is_up:
             self._start()
+        if self.hub.faults.broken or self.hub.faults.rejected:
+            self.hub.drop_connections()  # and what was given up, and is not read yet
         self.hub.heal()
         if self.hub.max_message_size != _LARGEST:
             self.limit(_LARGEST)

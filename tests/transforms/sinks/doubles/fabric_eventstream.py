@@ -211,8 +211,6 @@ class Eventstream(kafka.Kafka):
         self.renew(SECRET)
 
     def sink(self, name: str = "siem", **options: Any) -> Sink[Any]:
-        if options.get("patience", 0) >= 5:
-            options = {"timeout": 2.0, **options}
         sink = _Local(name, Double.sink(self, name, **options).settings)
         sink.address = self.gateway.address
         known = os.environ.get("SECRET") == SECRET

@@ -15,7 +15,7 @@ from unittest import mock
 
 from tests.transforms.sinks.doubles.base import Double, Says
 
-__all__ = ["File"]
+__all__ = ["File", "refusals"]
 
 _NO_WIRE = "a folder is no connection: nothing is answered"
 
@@ -26,6 +26,27 @@ class _Fails:
 
     call: str
     code: int
+
+
+def refusals(write: str) -> list[Says]:
+    """What the system may say. write: the function that the sink writes with."""
+    return [
+        *(
+            Says(f"{errno.errorcode[code]} of {call}", _Fails(call, code), becomes)
+            for call, code in (
+                ("open", errno.EMFILE),
+                (write, errno.ENOSPC),
+                (write, errno.EDQUOT),
+                (write, errno.EIO),
+                ("fsync", errno.EIO),
+            )
+            for becomes in ("retried", "owed")
+        ),
+        *(
+            Says(f"{errno.errorcode[code]} of open", _Fails("open", code), "stopped")
+            for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+        ),
+    ]
 
 
 class File(Double):
@@ -48,23 +69,7 @@ class File(Double):
         **dict.fromkeys(("partial rejection", "unnamed rejection"), "a folder takes any line"),
         "too large": "a file takes a line of any length",
     }
-    table: ClassVar[Sequence[Says]] = [
-        *(
-            Says(f"{errno.errorcode[code]} of {call}", _Fails(call, code), becomes)
-            for call, code in (
-                ("open", errno.EMFILE),
-                ("write", errno.ENOSPC),
-                ("write", errno.EDQUOT),
-                ("write", errno.EIO),
-                ("fsync", errno.EIO),
-            )
-            for becomes in ("retried", "owed")
-        ),
-        *(
-            Says(f"{errno.errorcode[code]} of open", _Fails("open", code), "stopped")
-            for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-        ),
-    ]
+    table: ClassVar[Sequence[Says]] = refusals("writev")
     may_repeat = frozenset({"timeout", "nothing lost"})  # what was given up is written after all
 
     def __init__(self, folder: Path) -> None:

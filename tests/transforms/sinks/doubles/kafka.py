@@ -187,10 +187,8 @@ class Kafka(Double):
     def sink(self, name: str = "siem", **options: Any) -> Sink[Any]:
         """Where little patience is asked for, its connection is ready: else librdkafka needs half
         a second until it may send."""
-        if options.get("patience", 0) >= 5:
-            return super().sink(name, **{"timeout": 2.0, **options})
         sink = super().sink(name, **options)
-        if not self._up:
+        if not self._up or options.get("patience", 0) >= 5:
             return sink
         ready = _Ready(name, sink.settings)
         connection = sink.connect()

@@ -8,6 +8,7 @@ Nothing of the sink's own code is used.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.transforms.sinks.doubles.file import File
+from tests.transforms.sinks.doubles.base import Says
+from tests.transforms.sinks.doubles.file import File, refusals
 
 __all__ = ["Held", "Lake", "rows"]
 
@@ -67,6 +69,7 @@ class Lake(File):
         "the real thing: a folder of this machine, with a disk that is made to fail; its files are "
         "read by pyarrow, and held to the layout of Amazon Security Lake's custom sources"
     )
+    table: ClassVar[Sequence[Says]] = refusals("write")
     ordered = False
     linger: ClassVar[float] = 0.0
 
