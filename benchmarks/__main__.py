@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.alerts import bodies
 from benchmarks.figures import Figure
 
-_NAMES = ("steps", "understand", "tax", "sinks", "stream", "history")
+_NAMES = ("steps", "understand", "tax", "sinks", "stream", "history", "measures", "flink")
 
 
 def _figures(name: str, long: bool) -> Iterable[Figure]:
@@ -39,6 +39,14 @@ def _figures(name: str, long: bool) -> Iterable[Figure]:
         from benchmarks.sinks import throughput
 
         return throughput()
+    if name == "measures":
+        from benchmarks.measures import measures
+
+        return measures()
+    if name == "flink":
+        from benchmarks.flink import flink
+
+        return flink()
     if name == "history":
         from benchmarks.history import history
 

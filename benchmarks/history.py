@@ -41,9 +41,15 @@ from pipelines.local.events import (
 from schemas.batch import Batch, Origin, Record
 from transforms.capture import CAPTURE_SCHEMA
 from transforms.deduplicate import Seen, deduplicate_batch
+from transforms.drift import Watch
+from transforms.enrich import enrich_batch_at
+from transforms.known import Known, skip_known
 from transforms.parse import parse_batch
+from transforms.replayed import Taken, take_batch
 from transforms.route import compile_where, route_batch
 from transforms.sinks.file import File, FileSettings
+from transforms.state_store import StateStore
+from transforms.subscription_history import History
 from transforms.write import parcels
 
 __all__ = ["LAYOUTS", "Took", "Written", "history", "measure", "write_history"]
@@ -230,20 +236,27 @@ def _rows(events: list[_Event], sequence: int) -> Iterator[dict[str, Any]]:
 
 
 def _loop(paths: Sequence[Path], out: Path) -> None:
-    """The same functions over the same files, to the same kind of files."""
+    """All that a replay calls for a batch, in its order, but for Beam, the delivery engine, the
+    accounts and threads: over the same files, to the same kind of files."""
     sink = File("archive", FileSettings(folder=out, sync=False))
     wanted, seen = compile_where(None), Seen(_HORIZON_MS)
+    store = StateStore(str(out.with_name("state")))
+    shapes, subscriptions = Watch("loop", store), History.load(store)
+    has = Known(store, {sink.name: (None,)}, _HORIZON_MS, subscriptions.at)
     connection = sink.connect()
     for batch in _batches(_read(paths)):
         parsed, _ = parse_batch(batch)
-        seen.turn(max((alert.enqueued_ms for alert in parsed.alerts), default=0))
-        fresh, _ = deduplicate_batch(parsed, seen)
+        shapes.look(parsed.alerts)
+        taken = take_batch(parsed, Taken("loop"))
+        seen.turn(max((alert.enqueued_ms for alert in taken.alerts), default=0))
+        fresh, _ = deduplicate_batch(taken, seen)
         seen.fresh.clear()
-        routed = route_batch(fresh, sink.name, wanted)
+        routed = route_batch(enrich_batch_at(fresh, subscriptions), sink.name, wanted)
         assert routed is not None
-        if encoded := parcels(sink, routed, -1):
+        if encoded := parcels(sink, skip_known(routed, sink.name, has), -1):
             connection.send([parcel.payload for parcel in encoded], 60)
     connection.close()
+    shapes.save()
 
 
 def _read(paths: Sequence[Path]) -> Iterator[tuple[int, bytes]]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ sources:
 sinks:
   - splunk_hec: {{url: "{url}", token: env:HEC_TOKEN, gzip: {gzip}}}
     name: splunk
+deduplicate: {{scope: {scope}}}
 state: state
 """
 _DIFFERENT = 20_000  # alerts; then they come again with other ids
@@ -61,14 +62,15 @@ class Site:
         self.collector.close()
         self._kept.cleanup()
 
-    def run(self, gzip: bool = True) -> None:
+    def run(self, gzip: bool = True, scope: str = "global", options: Sequence[str] = ()) -> None:
         """Start `alertbeam run` from the hub to the collector."""
         settings = self.folder / "settings.yaml"
         url = self.collector.address
-        settings.write_text(_SETTINGS.format(hub=_HUB, url=url, gzip=str(gzip).lower()))
+        gzipped = str(gzip).lower()
+        settings.write_text(_SETTINGS.format(hub=_HUB, url=url, gzip=gzipped, scope=scope))
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.cli", "run", "-c", str(settings)],
+                [sys.executable, "-m", "pipelines.cli", "run", "-c", str(settings), *options],
                 env={**os.environ, "HUB": self.hub.address, "HEC_TOKEN": _TOKEN},
                 cwd=self.folder,
                 stdout=log,
@@ -79,7 +81,7 @@ class Site:
         """End the pipeline as a user does; it must say that its account holds."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        if self._process.wait(60):
+        if self._process.wait(180):
             raise RuntimeError(self._log.read_text()[-2000:])
 
     def wait(self, done: Callable[[], bool], seconds: float = 60) -> None:
@@ -97,9 +99,9 @@ class Site:
 
     @property
     def cpu(self) -> float:
-        """Seconds that the pipeline's process has used, in user and kernel."""
-        fields = self._proc("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Seconds that the pipeline's processes have used, in user and kernel."""
+        assert self._process is not None
+        return sum(map(_seconds, _family(self._process.pid)))
 
     @property
     def rss(self) -> float:
@@ -113,6 +115,17 @@ class Site:
     @property
     def _log(self) -> Path:
         return self.folder / "log"
+
+
+def _family(pid: int) -> list[int]:
+    """A process, and those that it started."""
+    found = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+    return [pid, *(each for child in found for each in _family(int(child)))]
+
+
+def _seconds(pid: int) -> float:
+    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 class _Remote:
