@@ -322,12 +322,15 @@ class Flink:
         return {(int(own[name][1]), own[name][2]): value for name, value in values.items()}
 
     def stop(self, job: str, folder: str = "", seconds: float = 600.0) -> str:
-        """Stop with a savepoint, and wait until it stands; its path. What fails leaves the job
-        running. folder: where to, if it is not the cluster's own (state.savepoints.dir)."""
+        """Stop with a savepoint, and wait until that stands and the job has ended; its path. What
+        fails leaves the job running. folder: where to, if it is not the cluster's own
+        (state.savepoints.dir)."""
         # Flink's own drain waits for sources to end, and Beam's read for ever.
         body: dict[str, Any] = {"drain": False}
         body |= {"targetDirectory": folder} if folder else {}
-        return self._saved(job, f"/jobs/{quote(job, safe='')}/stop", body, seconds)
+        path = self._saved(job, f"/jobs/{quote(job, safe='')}/stop", body, seconds)
+        self._until_ended(job, seconds, f"its savepoint {path} is complete, but ")
+        return path
 
     def savepoint(self, job: str, folder: str = "", seconds: float = 600.0) -> str:
         """As `stop`, but the job goes on."""
@@ -338,10 +341,14 @@ class Flink:
     def cancel(self, job: str, seconds: float = 60.0) -> None:
         """End it without a savepoint, and wait until it has ended."""
         self._request("PATCH", f"/jobs/{quote(job, safe='')}?mode=cancel")
+        self._until_ended(job, seconds)
+
+    def _until_ended(self, job: str, seconds: float, before: str = "") -> None:
+        # What Flink shows of a job may be 3 s old (web.refresh-interval).
         until = time.monotonic() + seconds
         while self.job(job).lives:
             if time.monotonic() > until:
-                raise FlinkError(f"it has not ended after {seconds:.0f} s: see {self.url}")
+                raise FlinkError(f"{before}it has not ended after {seconds:.0f} s: see {self.url}")
             time.sleep(_LOOK_SECONDS)
 
     def _saved(self, job: str, path: str, body: Mapping[str, Any], seconds: float) -> str:

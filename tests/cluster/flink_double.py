@@ -41,6 +41,8 @@ class DoubleJob:
     slots: int = 0
     stopping: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """What polling for a savepoint is answered, one after the other; the last one stays."""
+    stale: int = 0
+    """How many looks at a job that has ended still find it running (web.refresh-interval)."""
 
     def vertex(self, name: str, parallelism: int = 2, status: str = "RUNNING") -> dict[str, Any]:
         made = {
@@ -181,7 +183,11 @@ class FlinkDouble:
             case "GET", ["jobs", "overview"]:
                 return 200, {"jobs": [self._overview(job) for job in self.jobs]}
             case "GET", ["jobs", job]:
-                return 200, self._detail(self._job(job))
+                answer = self._detail(self._job(job))
+                if self._job(job).state != "RUNNING" and self._job(job).stale:
+                    self._job(job).stale -= 1
+                    answer["state"] = "RUNNING"
+                return 200, answer
             case "PATCH", ["jobs", job]:
                 assert query["mode"] == ["cancel"]
                 self._job(job).state = "CANCELED"

@@ -183,6 +183,19 @@ class TestStopping:
             "drain": False, "targetDirectory": "file:/s", "triggerId": body["triggerId"],
         }  # fmt: skip
 
+    def test_a_job_that_was_stopped_has_ended(self, double: FlinkDouble, client: Flink) -> None:
+        """What Flink shows of it lags: a resume right after would find it running."""
+        job = running(double, stopping=[saved("s")], stale=1)
+        client.stop(job.id)
+        assert not client.job(job.id).lives
+
+    def test_one_that_does_not_end_is_told_with_its_savepoint(
+        self, double: FlinkDouble, client: Flink
+    ) -> None:
+        job = running(double, stopping=[saved("file:/s/1")], stale=1_000_000)
+        with pytest.raises(FlinkError, match="savepoint file:/s/1 is complete, but it has not"):
+            client.stop(job.id, seconds=0.1)
+
     def test_one_without_stopping_says_so(self, double: FlinkDouble, client: Flink) -> None:
         job = running(double, stopping=[saved("s")])
         assert client.savepoint(job.id) == "s"
@@ -220,7 +233,7 @@ class TestStopping:
         self, double: FlinkDouble, client: Flink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         job = running(double, stopping=[saved("s")])
-        request, lost = client._request, iter([False, True, True, False])
+        request, lost = client._request, iter([False, True, True, False, False])
 
         def flaky(*arguments: object) -> bytes:
             if next(lost):

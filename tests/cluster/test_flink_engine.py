@@ -131,15 +131,15 @@ def test_a_job_is_waited_for_watched_stopped_and_resumed(site: Site, tmp_path: P
 
     path = client.stop(job)
     assert not client.job(job).lives
-    saved = client.checkpoints(job).latest.savepoint
-    assert saved and saved.path == path
+    saved = until(lambda: client.checkpoints(job).latest.savepoint, LONG, lambda: path)
+    assert saved.path == path
     store = StateStore(str(tmp_path / "state"))
     assert newest(store, "alertbeam", client) == Saved(path, saved.at_ms, saved.size)
 
     again = site.submit(hoarded, f"--savepoint_path={path}")
     wait_until_working(client, again, print, 240)
-    restored = client.checkpoints(again).latest.restored
-    assert restored and restored.path == path
+    restored = until(lambda: client.checkpoints(again).latest.restored, LONG, lambda: path)
+    assert restored.path == path
 
 
 @pytest.mark.thorough
@@ -157,8 +157,8 @@ def test_the_state_of_a_step_that_is_gone_is_dropped_only_when_that_is_asked_for
     )
     less = site.submit(measured, f"--savepoint_path={path}", "--allow_non_restored_state")
     wait_until_working(client, less, print, 240)
-    restored = client.checkpoints(less).latest.restored
-    assert restored and restored.path == path
+    restored = until(lambda: client.checkpoints(less).latest.restored, LONG, lambda: path)
+    assert restored.path == path
 
 
 def _is_shown(client: Flink, job: str) -> bool:
