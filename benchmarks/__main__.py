@@ -19,7 +19,17 @@ from rich.table import Table
 from benchmarks.alerts import bodies
 from benchmarks.figures import Figure
 
-_NAMES = ("steps", "understand", "tax", "sinks", "stream", "history", "measures", "flink")
+_NAMES = (
+    "steps",
+    "understand",
+    "tax",
+    "sinks",
+    "stream",
+    "history",
+    "measures",
+    "flink",
+    "scaling",
+)
 
 
 def _figures(name: str, long: bool) -> Iterable[Figure]:
@@ -47,6 +57,10 @@ def _figures(name: str, long: bool) -> Iterable[Figure]:
         from benchmarks.flink import flink
 
         return flink()
+    if name == "scaling":
+        from benchmarks.scaling import scaling
+
+        return scaling()
     if name == "history":
         from benchmarks.history import history
 

@@ -21,7 +21,7 @@ from benchmarks.alerts import bodies
 from pipelines.local.hub import EmbeddedHub
 from pipelines.local.receivers import HecReceiver
 
-__all__ = ["Site"]
+__all__ = ["Site", "family", "seconds_used"]
 
 _HUB = "defender"
 _TOKEN = "a-token-for-benchmarks"
@@ -62,6 +62,11 @@ class Site:
         self.collector.close()
         self._kept.cleanup()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its settings refer to."""
+        return {"HUB": self.hub.address, "HEC_TOKEN": _TOKEN}
+
     def run(self, gzip: bool = True, scope: str = "global", options: Sequence[str] = ()) -> None:
         """Start `alertbeam run` from the hub to the collector."""
         settings = self.folder / "settings.yaml"
@@ -71,7 +76,7 @@ class Site:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.cli", "run", "-c", str(settings), *options],
-                env={**os.environ, "HUB": self.hub.address, "HEC_TOKEN": _TOKEN},
+                env={**os.environ, **self.environment},
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -101,7 +106,7 @@ class Site:
     def cpu(self) -> float:
         """Seconds that the pipeline's processes have used, in user and kernel."""
         assert self._process is not None
-        return sum(map(_seconds, _family(self._process.pid)))
+        return sum(map(seconds_used, family(self._process.pid)))
 
     @property
     def rss(self) -> float:
@@ -117,13 +122,14 @@ class Site:
         return self.folder / "log"
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process, and those that it started."""
     found = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
-    return [pid, *(each for child in found for each in _family(int(child)))]
+    return [pid, *(each for child in found for each in family(int(child)))]
 
 
-def _seconds(pid: int) -> float:
+def seconds_used(pid: int) -> float:
+    """Of a CPU, in user and kernel."""
     fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 

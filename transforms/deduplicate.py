@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -25,6 +25,7 @@ from schemas.receipt import Outcome
 from transforms import coders, metrics
 from transforms.attempts import Attempt, Attempts
 from transforms.hand_over import KEY_BYTES, HandedOver, Packed, load, save, seen_keys
+from transforms.spread import spread_numbers
 from transforms.state_store import StateStore
 
 __all__ = [
@@ -304,7 +305,8 @@ class _Deduplicate(beam.DoFn):
         stamp=beam.DoFn.StateParam(STAMP),
         weak=beam.DoFn.StateParam(WEAK),
     ) -> Iterator[AlertBatch]:
-        shard, batch = element
+        key, batch = element
+        shard = key % self._shards
         if batch.only not in (None, *_MARKING) or self._off(batch.origin.source):
             yield batch
             return
@@ -391,6 +393,11 @@ def left_by(attempt: Attempt) -> Unsettled:
     return Unsettled(attempt.partly, attempt.mark, attempt.told)
 
 
+def _keyed(batch: AlertBatch, keys: Sequence[int]) -> Iterator[tuple[int, AlertBatch]]:
+    for shard, part in shard_batch(batch, len(keys)):
+        yield keys[shard], part
+
+
 class Deduplicate(beam.PTransform):
     """`PCollection[AlertBatch] → PCollection[AlertBatch]`, repeats among `dropped`.
 
@@ -415,14 +422,14 @@ class Deduplicate(beam.PTransform):
         off: Callable[[str], bool] = _never,
     ) -> None:
         super().__init__()
-        self._shards = shards
+        self._keys = spread_numbers(shards) if lasting else [*range(shards)]
         self._do_fn = _Deduplicate(horizon_ms, shards, run, store, left, recalls, lasting, off)
 
     def expand(self, batches: Any) -> Any:
         return (
             batches
             | "By shard"
-            >> beam.FlatMap(shard_batch, self._shards).with_output_types(tuple[int, AlertBatch])
+            >> beam.FlatMap(_keyed, self._keys).with_output_types(tuple[int, AlertBatch])
             | "Drop repeats" >> beam.ParDo(self._do_fn).with_output_types(AlertBatch)
         )
 

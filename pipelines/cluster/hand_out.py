@@ -1,10 +1,10 @@
 """Hands out the partitions of all hubs to a cluster's workers, also those that are added later.
 
-A splittable DoFn whose restriction says what was handed out already: that outlasts restarts, and
-takes a changed list of sources, where `Create` would never fire again. It is one element, so one
-worker has it at a time, and does what `alertbeam run` does on one machine beside its pipeline: it
-holds the state store's lock, looks for new partitions, publishes checkpoints, writes the status,
-and raises the alarm over a partition that nobody reads.
+A DoFn that goes by a timer, whose restriction says what was handed out already: that outlasts
+restarts, and takes a changed list of sources, where `Create` would never fire again. It is one
+element, so one worker has it at a time, and does what `alertbeam run` does on one machine beside
+its pipeline: it holds the state store's lock, looks for new partitions, publishes checkpoints,
+writes the status, and raises the alarm over a partition that nobody reads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import msgspec
-from apache_beam.coders import Coder
-from apache_beam.io.iobase import RestrictionTracker
-from apache_beam.io.restriction_trackers import RestrictionProgress
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
@@ -37,9 +34,11 @@ from transforms import metrics
 from transforms.checkpoints import publishing
 from transforms.hand_over import load
 from transforms.owed import void_letters
+from transforms.read.by_timer import AHEAD_SECONDS, ByTimer, Endless
 from transforms.read.event_hubs import Partition
 from transforms.read.reader import session
 from transforms.secrets import SecretError
+from transforms.spread import spread_names
 from transforms.state_store import StateStore, StateStoreError
 from transforms.workers import ALL, beats, ended, silent, tell, together
 
@@ -50,15 +49,13 @@ _LOGGER = logging.getLogger(__name__)
 CLUSTER = "a cluster"
 """What runs it, in the status."""
 
-_LOOK_SECONDS = 30.0  # each time a checkpoint grows by some 30 kB with an old job server
+_LOOK_SECONDS = 5.0
 _STATUS_SECONDS = 2.0
 _UNREAD_SECONDS = 60.0
 _LOCK_SECONDS = 2.0  # from one try to get the lock to the next
-_LET_GO_SECONDS = 60.0  # without being asked, until another worker may have it
-_PATIENCE_SECONDS = 150.0  # until it is surely another run that has it
-_AHEAD_SECONDS = 3600.0  # of the watermark: what is handed out never holds it back
+_LET_GO_SECONDS = 30.0  # without being asked, until another worker may have it
+_PATIENCE_SECONDS = 120.0  # until it is surely another run that has it
 _OWED = "owed"
-_WATERMARK = ManualWatermarkEstimator.default_provider()
 
 
 class Handed(NamedTuple):
@@ -68,19 +65,7 @@ class Handed(NamedTuple):
     ended: bool = False
 
 
-class _HandedCoder(Coder):
-    def encode(self, value: Handed) -> bytes:
-        return msgspec.json.encode([value.names, value.ended])
-
-    def decode(self, encoded: bytes) -> Handed:
-        names, ended = msgspec.json.decode(encoded)
-        return Handed(tuple(names), ended)
-
-    def is_deterministic(self) -> bool:
-        return True
-
-
-class _Tracker(RestrictionTracker):
+class _Tracker:
     """A claim is a name; the empty one ends it: nothing will be added any more."""
 
     def __init__(self, handed: Handed) -> None:
@@ -88,9 +73,6 @@ class _Tracker(RestrictionTracker):
 
     def current_restriction(self) -> Handed:
         return self._handed
-
-    def current_progress(self) -> RestrictionProgress:
-        return RestrictionProgress(completed=len(self._handed.names), remaining=1)
 
     def try_claim(self, position: str) -> bool:
         if self._handed.ended or not position:
@@ -110,11 +92,10 @@ class _Tracker(RestrictionTracker):
         if not self._handed.ended:
             raise ValueError("partitions may still be added")
 
-    def is_bounded(self) -> bool:
-        return False
 
+class _HandOut(beam.DoFn):
+    """What `ByTimer` runs."""
 
-class _HandOut(beam.DoFn, beam.transforms.core.RestrictionProvider):
     def __init__(self, settings: Settings, run: str, marks: bool) -> None:
         self._settings = settings
         self._run = run
@@ -126,25 +107,11 @@ class _HandOut(beam.DoFn, beam.transforms.core.RestrictionProvider):
     def create_tracker(self, restriction: Handed) -> _Tracker:
         return _Tracker(restriction)
 
-    def restriction_coder(self) -> Coder:
-        return _HandedCoder()
-
-    def restriction_size(self, element: bytes, restriction: Handed) -> int:
-        return 1
-
-    def truncate(self, element: bytes, restriction: Handed) -> None:
-        return None
-
-    @beam.DoFn.unbounded_per_element()
-    def process(  # type: ignore[no-untyped-def]
-        self,
-        element: bytes,
-        tracker=beam.DoFn.RestrictionParam(),
-        watermark=beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
+    def process(
+        self, element: bytes, tracker: Any, watermark: ManualWatermarkEstimator
     ) -> Iterator[TimestampedValue]:
         del element
         if session(self._run).draining:
-            # The watermark ends with this, and with it the readers' timers: so it is the last.
             if silent(StateStore(str(self._settings.state)), self._run):
                 tracker.try_claim("")
                 ended(self._run, ALL)
@@ -156,15 +123,15 @@ class _HandOut(beam.DoFn, beam.transforms.core.RestrictionProvider):
         if keeper.holds():
             handed = {*tracker.current_restriction().names}
             new = [each for each in keeper.look() if _name(each) not in handed]
-            for each in keeper.placed(new) if self._marks else new:
+            keys = spread_names([_name(each) for each in new], len(handed))
+            for key, each in zip(keys, keeper.placed(new) if self._marks else new, strict=True):
                 if tracker.try_claim(_name(each)):
-                    yield TimestampedValue((_name(each), each), now)
+                    yield TimestampedValue((key, each), now)
             if _OWED not in handed and tracker.try_claim(_OWED):
                 yield TimestampedValue((_OWED, keeper.owed), now)
             metrics.UNREAD.set(len(keeper.unread))
-        ahead = now + Duration(_AHEAD_SECONDS)
-        if (before := watermark.current_watermark()) is None or ahead > before:
-            watermark.set_watermark(ahead)
+            if watermark.current_watermark() is None:  # from now on the readers hold it
+                watermark.set_watermark(now + Duration(AHEAD_SECONDS))
         tracker.defer_remainder(Duration(_LOOK_SECONDS if keeper.holds() else _LOCK_SECONDS))
 
 
@@ -307,7 +274,8 @@ def _keeper(settings: Settings, run: str) -> _Keeper:
 
 
 class HandOut(beam.PTransform):
-    """`PBegin → PCollection[tuple[str, Partition | Debts]]`, each once, by name.
+    """`PBegin → PCollection[tuple[str, Partition | Debts]]`, each once, by a key of its own that
+    lies evenly among the others.
 
     marks: whether what was seen before is read again where the runner has no memory of it; not
         where nothing is deduplicated.
@@ -318,8 +286,5 @@ class HandOut(beam.PTransform):
         self._hand_out = _HandOut(settings, run, marks)
 
     def expand(self, begin: Any) -> Any:
-        return (
-            begin
-            | "All hubs" >> beam.Create([b""], reshuffle=False)
-            | "Hand out" >> beam.ParDo(self._hand_out).with_output_types(tuple[str, Any])
-        )
+        hand_out = beam.ParDo(ByTimer(self._hand_out)).with_output_types(tuple[str, Any])
+        return begin | "All hubs" >> Endless("hubs") | "Hand out" >> hand_out

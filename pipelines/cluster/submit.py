@@ -38,6 +38,7 @@ from transforms.enrich import load_subscriptions
 from transforms.read.on_cluster import ReadPartitions
 from transforms.read.payer import close_payer
 from transforms.read.reader import close_session
+from transforms.spread import GROUPS
 from transforms.state_store import StateStore, place
 from transforms.workers import drain, drained
 
@@ -233,7 +234,7 @@ def _flags(name: str, parallelism: int | None) -> list[str]:
         f"--job_name={name}",
         "--streaming",
         *([f"--parallelism={parallelism}"] if parallelism else []),
-        "--max_parallelism=128",
+        f"--max_parallelism={GROUPS}",
         f"--checkpointing_interval={_CHECKPOINT_SECONDS * 1000}",
         # Else a checkpoint holds what bundles gave so far: 40 MB, measured.
         "--finish_bundle_before_checkpointing",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tests.engines.job import (
 )  # fmt: skip
 from tests.site import Site, alerts
 from tests.transforms.sinks.daemons import missing
+from transforms.workers import beats
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1500)]
 
@@ -89,6 +91,14 @@ def test_an_embedded_flink_forwards_drops_repeats_counts_and_drains(tmp_path: Pa
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     with running(tmp_path_factory.mktemp("streaming")) as running_job:
         yield running_job
+
+
+def test_partitions_lie_evenly_on_the_workers(job: Job) -> None:
+    def reads() -> list[int]:
+        since = (time.time() - 10) * 1000
+        return [len(b.partitions) for b in beats(job.site.store) if b.at_ms > since]
+
+    until(lambda: reads() == [PARTITIONS // 2] * 2, LONG, lambda: f"{reads()}")
 
 
 def test_a_killed_taskmanager_loses_nothing(job: Job) -> None:

@@ -6,24 +6,33 @@ time, which until apache/beam#39191 it never clears, under the bytes of an eleme
 expects to be the same in every process.
 
 What gives it the elements must not end, nor its watermark: a processing-time timer of a window that
-is over is passed over.
+is over is passed over. `Endless` is the first of a chain of these.
 """
 
 from __future__ import annotations
 
 import pickle
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders import BytesCoder
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 
-__all__ = ["ByTimer"]
+__all__ = ["AHEAD_SECONDS", "ByTimer", "Endless"]
+
+AHEAD_SECONDS = 10 * 366 * 86_400.0
+"""How far a watermark that holds back nothing is put: behind the end of every window."""
+
+_WATERMARK = ManualWatermarkEstimator.default_provider()
+_LOOK_SECONDS = 86_400.0  # Beam's Flink runner keeps something for ever each time
 
 _REST = ReadModifyWriteStateSpec("rest", BytesCoder())
 _AGAIN = TimerSpec("again", TimeDomain.REAL_TIME)
@@ -108,3 +117,50 @@ class ByTimer(beam.DoFn):
         # A timer holds the watermark at this. Beam has it in its protocol, and no word for it.
         again._input_timestamp = MIN_TIMESTAMP if watermark is None else watermark
         again.set(Timestamp.of(time.time()) + tracker.delay)
+
+
+class _Positions(OffsetRestrictionTracker):
+    def is_bounded(self) -> bool:
+        return False
+
+
+class _Endless(beam.DoFn, beam.transforms.core.RestrictionProvider):
+    def initial_restriction(self, element: Any) -> OffsetRange:
+        return OffsetRange(0, sys.maxsize)
+
+    def create_tracker(self, restriction: OffsetRange) -> _Positions:
+        return _Positions(restriction)
+
+    def restriction_size(self, element: Any, restriction: OffsetRange) -> int:
+        return 1
+
+    @beam.DoFn.unbounded_per_element()
+    def process(  # type: ignore[no-untyped-def]
+        self,
+        element: Any,
+        tracker=beam.DoFn.RestrictionParam(),
+        watermark=beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
+    ) -> Iterator[TimestampedValue]:
+        now = time.time()
+        at = tracker.current_restriction().start
+        if tracker.try_claim(at):
+            if at == 0:
+                yield TimestampedValue(element, Timestamp.of(now))
+            watermark.set_watermark(Timestamp.of(now + AHEAD_SECONDS))
+            tracker.defer_remainder(Duration(_LOOK_SECONDS))
+
+
+class Endless(beam.PTransform):
+    """`PBegin → PCollection[tuple[str, bytes]]`: one element of that name, at the time of its
+    beginning; a watermark that lies ahead of all windows, and never ends."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._named = (name, b"")
+
+    def expand(self, begin: Any) -> Any:
+        return (
+            begin
+            | "Begin" >> beam.Create([self._named], reshuffle=False)
+            | "Go on" >> beam.ParDo(_Endless()).with_output_types(tuple[str, bytes])
+        )

@@ -8,11 +8,13 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 
-from transforms.read.by_timer import ByTimer
+from transforms.read.by_timer import ByTimer, _Endless
 
 
 class Counts(beam.DoFn, beam.transforms.core.RestrictionProvider):
@@ -135,3 +137,18 @@ def test_in_a_pipeline_every_element_is_read_to_its_end() -> None:
         named = pipeline | beam.Create([("five", 5), ("two", 2), ("none", 0)])
         read = named | beam.ParDo(ByTimer(Counts()))
         assert_that(read, equal_to([0, 1, 2, 3, 4, 0, 1]))
+
+
+def test_what_gives_the_first_element_gives_it_once_and_never_ends_nor_holds_a_window() -> None:
+    endless, restriction = _Endless(), _Endless().initial_restriction("one")
+    given, year = [], 366 * 86_400
+    for _ in range(3):
+        tracker = ThreadsafeRestrictionTracker(endless.create_tracker(restriction))
+        watermark = ManualWatermarkEstimator(None)
+        found = endless.process("one", RestrictionTrackerView(tracker), watermark)
+        given += [each.value for each in found]
+        restriction, delay = tracker.deferred_status()
+        assert watermark.current_watermark() > Timestamp.now() + year
+        assert Duration(3600) < delay < Duration(year)
+        tracker.check_done()
+    assert given == ["one"]
