@@ -27,6 +27,7 @@ setup(
         "fastavro>=1.10,<2",
         "isal>=1.7,<2",  # inflates Capture's blocks at twice zlib's speed
         "jinja2>=3.1.6,<4",
+        "mmh3>=5.2,<6",  # how Flink finds the worker of a key: transforms/spread.py
         "msgspec>=0.22,<0.23",
         "pyarrow",  # Beam's own
         "pydantic>=2.14,<3",

@@ -1,17 +1,19 @@
 """Keys that Flink lays evenly over a step's subtasks, however many there are.
 
-Flink hashes a key into one of 128 groups, of which each subtask has a range. Names that are alike
-come out uneven: of 32 partitions of one hub a first of two subtasks got 8, a second 24. So keys are
-chosen here by their group. Were Flink to hash otherwise one day, they would be as uneven as others.
+Flink hashes a key into one of 128 groups, of which each subtask has a range. A hub has few
+partitions: four keys of two subtasks are even in three cases of eight. So keys are chosen here by
+their group. Were they hashed otherwise one day, they would be as uneven as others.
 
-Source: Flink's KeyGroupRangeAssignment and MathUtils, Beam's FlinkKeyUtils (a key is its coder's
-bytes, as a ByteBuffer); read on a Flink by tests/engines/test_streaming.py.
+Source: Flink's KeyGroupRangeAssignment and MathUtils, Beam's FlinkKey and FlinkKeyUtils (a key is
+its coder's bytes); held on a Flink by tests/engines/test_streaming.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+
+import mmh3
 
 __all__ = ["GROUPS", "group", "spread_names", "spread_numbers"]
 
@@ -41,10 +43,8 @@ def spread_numbers(upto: int) -> list[int]:
 
 def group(key: bytes) -> int:
     """Which one a key has that is so encoded."""
-    hashed = 1
-    for byte in reversed(key):  # java.nio.ByteBuffer.hashCode
-        hashed = (31 * hashed + (byte if byte < 128 else byte - 256)) & _MASK
-    code = hashed * 0xCC9E2D51 & _MASK  # MathUtils.murmurHash
+    code = mmh3.hash64(key, signed=False)[0] & _MASK  # FlinkKey.hashCode
+    code = code * 0xCC9E2D51 & _MASK  # MathUtils.murmurHash
     code = _rotated(code, 15) * 0x1B873593 & _MASK
     code = (_rotated(code, 13) * 5 + 0xE6546B64) & _MASK ^ 4
     code ^= code >> 16
