@@ -21,12 +21,14 @@ from tests.engines.flink import Standalone
 
 __all__ = ["scaling"]
 
+_WARM = 60_000  # read before, at full speed: a JVM compiles what it runs often
 _ALERTS = 160_000
 _PARTITIONS = 4
-_SHARE = 0.35  # of a core
+_SHARE = 0.5  # of a core
 _TICK = 0.01  # seconds
 _BANK = 0.05  # seconds of a CPU that a worker may have in hand
 _SECONDS = 300.0
+_OWN = ("--environment", "--parallelism")  # the rest as users have it
 _SCOPES = ("worker", "global")
 
 
@@ -42,43 +44,50 @@ def scaling() -> Iterator[Figure]:
 def _rate(scope: str, workers: int) -> float:
     with Site(_PARTITIONS) as site, mock.patch.dict(os.environ, site.environment):
         (folder := site.folder / "flink").mkdir()
-        with Standalone(folder, taskmanagers=workers, slots=2) as cluster:
-            given = ("--runner", "FlinkRunner", "--cluster", cluster.rest, "--", *cluster.options)
-            site.hub.call("load", 100)
+        conf = {"heartbeat.timeout": "120000"}
+        with Standalone(folder, taskmanagers=workers, slots=2, conf=conf) as cluster:
+            own = [each for each in cluster.options if each.startswith(_OWN)]
+            given = ("--runner", "FlinkRunner", "--cluster", cluster.rest, "--", *own)
+            site.hub.call("load", _WARM)
             site.run(scope=scope, options=given)
-            site.wait(lambda: site.received >= 100, _SECONDS)
+            site.wait(lambda: site.received >= _WARM, _SECONDS)
             pids = [
                 [cluster.children[f"{kind}-{n}"].pid for kind in ("taskmanager", "pool")]
                 for n in range(1, workers + 1)
             ]
-            with _held([[p for pid in each for p in family(pid)] for each in pids]):
+            loaded = threading.Event()
+            with _held([[p for pid in each for p in family(pid)] for each in pids], loaded):
                 site.hub.call("load", _ALERTS)
-                site.wait(lambda: site.received > _ALERTS * 0.2, _SECONDS)
+                loaded.set()
+                site.wait(lambda: site.received > _WARM + _ALERTS * 0.2, _SECONDS)
                 begun, began = site.received, time.monotonic()
-                site.wait(lambda: site.received > _ALERTS * 0.8, _SECONDS)
+                site.wait(lambda: site.received > _WARM + _ALERTS * 0.8, _SECONDS)
                 rate = (site.received - begun) / (time.monotonic() - began)
-            site.wait(lambda: site.received >= _ALERTS + 100, _SECONDS)
-            site.drain()
+            site.wait(lambda: site.received >= _WARM + _ALERTS, _SECONDS)
     return rate
 
 
 @contextlib.contextmanager
-def _held(workers: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Hold each worker's processes to their share, as long as the `with` lasts."""
+def _held(workers: Sequence[Sequence[int]], loaded: threading.Event) -> Iterator[None]:
+    """Hold each worker's processes to their share once it is loaded, and to nothing before, as long
+    as the `with` lasts."""
     ended = threading.Event()
-    threads = [threading.Thread(target=_hold, args=(pids, ended)) for pids in workers]
+    threads = [threading.Thread(target=_hold, args=(pids, loaded, ended)) for pids in workers]
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
+        loaded.set()
         ended.set()
         for thread in threads:
             thread.join()
 
 
-def _hold(pids: Sequence[int], ended: threading.Event) -> None:
-    used, at, left, stopped = sum(map(seconds_used, pids)), time.monotonic(), 0.0, False
+def _hold(pids: Sequence[int], loaded: threading.Event, ended: threading.Event) -> None:
+    _signal(pids, signal.SIGSTOP)
+    loaded.wait()
+    used, at, left, stopped = sum(map(seconds_used, pids)), time.monotonic(), 0.0, True
     try:
         while not ended.wait(_TICK):
             used, before = sum(map(seconds_used, pids)), used

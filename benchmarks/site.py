@@ -123,8 +123,9 @@ class Site:
 
 
 def family(pid: int) -> list[int]:
-    """A process, and those that it started."""
-    found = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+    """A process, and those that it started, in whichever thread."""
+    threads = Path("/proc", str(pid), "task").glob("*/children")
+    found = [child for each in threads for child in each.read_text().split()]
     return [pid, *(each for child in found for each in family(int(child)))]
 
 
@@ -216,8 +217,10 @@ class _Collector:
                 now = time.time() * 1000
                 if collector._watching:
                     collector._ages += [now - int(at) for at in _ENQUEUED.findall(body)]
-                self.received += body.count(b"}\n{") + 1
+                with collector._lock:
+                    self.received += body.count(b"}\n{") + 1
 
+        self._lock = threading.Lock()  # each connection has a thread
         self._watching = False
         self._ages: list[float] = []
         self._receiver: HecReceiver = Receiver(token=_TOKEN).start()

@@ -50,6 +50,7 @@ CLUSTER = "a cluster"
 """What runs it, in the status."""
 
 _LOOK_SECONDS = 5.0
+_LISTING_SECONDS = 30.0
 _STATUS_SECONDS = 2.0
 _UNREAD_SECONDS = 60.0
 _LOCK_SECONDS = 2.0  # from one try to get the lock to the next
@@ -153,6 +154,7 @@ class _Keeper:
         self._began = time.time()
         self._waits_since = time.monotonic()
         self._asked = time.monotonic()
+        self._list_at = 0.0  # monotonic
         self._names: set[str] = set()
         self._problem = ""
         self._lock = threading.Lock()
@@ -193,7 +195,11 @@ class _Keeper:
         threading.Thread(target=self._keep_status, args=(held,), name="status", daemon=True).start()
 
     def look(self) -> list[Partition]:
-        """Every partition that there is now, from where it goes on live."""
+        """Every partition that there is now, from where it goes on live; none until it is time to
+        list them again."""
+        if time.monotonic() < self._list_at:
+            return []
+        self._list_at = time.monotonic() + _LISTING_SECONDS
         try:
             self._hubs.look()
             self._problem = ""
