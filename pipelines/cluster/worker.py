@@ -76,8 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.environ.update(_provisioned(given))
         from apache_beam.runners.worker import sdk_worker_main
 
+        from pipelines.runners import sample_often
         from transforms import metrics
 
+        sample_often()
         metrics.start()
         sdk_worker_main.main([])
     except grpc.RpcError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import statistics
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +17,9 @@ from apache_beam.metrics.metric import MetricResults
 from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
 from apache_beam.runners.worker import statecache
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
+from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms.userstate import BagStateSpec
+from apache_beam.utils.counters import CounterFactory
 
 from pipelines.runners import RunnerError, choose
 
@@ -88,6 +92,20 @@ def test_beam_has_the_parts_that_are_changed() -> None:
     assert BundleProcessor.monitoring_infos.__module__ == "pipelines.runners"
     cached = inspect.getsource(worker_handlers.EmbeddedWorkerHandler.__init__)
     assert "StateCache(STATE_CACHE_SIZE_MB" in cached
+
+
+def test_the_end_of_a_bundle_hardly_waits_for_the_sampler_of_its_times() -> None:
+    choose("DirectRunner")
+    waited = []
+    for _ in range(5):
+        sampler = StateSampler("step", CounterFactory())
+        sampler.start()
+        time.sleep(0.5)
+        began = time.perf_counter()
+        sampler.stop()
+        waited.append(time.perf_counter() - began)
+    assert statistics.median(waited) < 0.02, "as it is, up to 0.1 s after half a second"
+    assert "StateSampler(" in inspect.getsource(BundleProcessor.__init__)
 
 
 def test_another_name_is_refused_and_those_there_are_told() -> None:

@@ -5,6 +5,7 @@ Source: Microsoft's "Event Hubs Capture" documentation.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import re
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ _TIMES: dict[str, Take] = {
     "long nanos": _scaled(1_000_000),
 }
 _INTEGERS: dict[str, Take] = {"long": read_long, "int": read_long}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_MILLI = datetime.timedelta(milliseconds=1)
 _NEVER = 253_370_764_800_000  # the year 9999
 
 # Times are told by their minute, which is understood once: by all of its text but the seconds.
@@ -63,7 +66,8 @@ _MINUTES: dict[bytes, int] = {}
 _SECONDS = {b"%02d" % number: number * 1000 for number in range(60)}
 _MILLIS = {b"Z": 0, **{b".%03d" % number: number for number in range(1000)}}
 _ISO = re.compile(rb"(.{16}:)\d\d(?:\.\d+)?Z")  # 2020-06-12T18:32:34.123Z
-_OWN = re.compile(rb"(.{13,19}:)\d\d( [AP]M)")  # 6/12/2020 6:32:34 PM, as Capture itself writes it
+# 6/12/2020 6:32:34 PM, as Capture itself writes it
+_OWN = re.compile(rb"(\d\d?)/(\d\d?)/(\d{4}) (0?[1-9]|1[0-2]):(\d\d):\d\d ([AP])M")
 
 
 def enqueued(value: bytes | int | None) -> int:
@@ -76,19 +80,29 @@ def enqueued(value: bytes | int | None) -> int:
         return _MINUTES[value[:-5] + value[-3:]] + _SECONDS[value[-5:-3]]
     except KeyError:
         pass
-    found = _written(value)
-    if found and (form := _ISO.fullmatch(value) or _OWN.fullmatch(value)):
+    try:
+        if own := _OWN.fullmatch(value):
+            minute, minute_ms = value[:-5] + value[-3:], _own_minute(own)
+            found = minute_ms + _SECONDS[value[-5:-3]]
+        else:
+            found = millis(moment(value.decode()))
+            iso = _ISO.fullmatch(value) if found else None
+            minute, minute_ms = iso[1] if iso else b"", found // 60_000 * 60_000
+    except (KeyError, ValueError, OverflowError):
+        return 0
+    if minute and found > 0:
         if len(_MINUTES) > 10_000:
             _MINUTES.clear()
-        _MINUTES[b"".join(form.groups())] = found // 60_000 * 60_000
-    return found
+        _MINUTES[minute] = minute_ms
+    return max(0, found)
 
 
-def _written(text: bytes) -> int:
-    try:
-        return millis(moment(text.decode()))
-    except (ValueError, OverflowError):
-        return 0
+def _own_minute(own: re.Match[bytes]) -> int:
+    """In ms of the epoch. Raises ValueError: there is none. A tenth of what strptime takes."""
+    month, day, year, hour, minute = map(int, own.groups()[:5])
+    hour = hour % 12 + 12 * (own[6] == b"P")
+    at = datetime.datetime(year, month, day, hour, minute, tzinfo=datetime.timezone.utc)
+    return (at - _EPOCH) // _MILLI
 
 
 def _before(fields: Sequence[tuple[str, Any]], body: Any) -> re.Pattern[bytes] | None:
