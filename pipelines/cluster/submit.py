@@ -42,7 +42,16 @@ from transforms.spread import GROUPS
 from transforms.state_store import StateStore, place
 from transforms.workers import drain, drained
 
-__all__ = ["LOCAL", "Submitted", "embedded", "graph", "prepare", "stop_drained", "submit"]
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "LOCAL",
+    "Submitted",
+    "embedded",
+    "graph",
+    "prepare",
+    "stop_drained",
+    "submit",
+]
 
 LOCAL = "local"
 """The cluster's name that means: an embedded one."""
@@ -50,7 +59,9 @@ LOCAL = "local"
 WORKERS = "127.0.0.1:50000"
 """Where each TaskManager finds its pool of workers, unless `--environment_config` says another."""
 
-_CHECKPOINT_SECONDS = 5
+CHECKPOINT_SECONDS = 10
+"""From one of Flink's checkpoints to the next; positions settle in the state store meanwhile."""
+
 _BUNDLE_MILLIS = 100  # a bundle lasts that long, however little is in it
 _SEEN_SECONDS = 120.0  # until a job that was submitted is seen on its cluster
 _FOR_EVER = str(2**31 - 1)
@@ -235,7 +246,7 @@ def _flags(name: str, parallelism: int | None) -> list[str]:
         "--streaming",
         *([f"--parallelism={parallelism}"] if parallelism else []),
         f"--max_parallelism={GROUPS}",
-        f"--checkpointing_interval={_CHECKPOINT_SECONDS * 1000}",
+        f"--checkpointing_interval={CHECKPOINT_SECONDS * 1000}",
         # Else a checkpoint holds what bundles gave so far: 40 MB, measured.
         "--finish_bundle_before_checkpointing",
         "--externalized_checkpoints_enabled",

@@ -51,7 +51,7 @@ class Standalone:
 
     Its processes have names: jobmanager; taskmanager-1, pool-1; taskmanager-2, pool-2; and so on.
     rest: host:port of its REST API. options: what Beam has to be told to submit to it. checkpoints,
-    savepoints: folders. conf: more of Flink's configuration.
+    savepoints: folders. conf: more of Flink's configuration. interval: seconds between checkpoints.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class Standalone:
         slots: int = 2,
         conf: Mapping[str, str] | None = None,
         pools: bool = True,
+        interval: float = 2.0,
     ) -> None:
         missing("flink")
-        self.folder, self.slots = folder, slots
+        self.folder, self.slots, self._interval = folder, slots, interval
         self.checkpoints, self.savepoints = folder / "checkpoints", folder / "savepoints"
         self.rest = f"{LOOPBACK}:{free_port()}"
         self._pool_port = free_port()
@@ -92,7 +93,7 @@ class Standalone:
             f"--environment_config=worker-pool:{self._pool_port}",
             f"--parallelism={self.slots * len(self.addresses)}",
             "--max_parallelism=128",
-            "--checkpointing_interval=2000",
+            f"--checkpointing_interval={self._interval * 1000:.0f}",
             "--finish_bundle_before_checkpointing",
             "--max_bundle_time_mills=100",
             "--externalized_checkpoints_enabled",

@@ -180,12 +180,12 @@ class Job:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Job]:
-    """A hub, receivers, a cluster, and the job at work on it."""
+def running(folder: Path, interval: float = 2.0) -> Iterator[Job]:
+    """A hub, receivers, a cluster, and the job at work on it. interval: see `Standalone`."""
     with Site(folder, PARTITIONS) as site:
         site.write(sinks=SINKS, more=MORE)
         site.load()  # the pools of workers need the environment
-        with Standalone(folder / "cluster") as cluster:
+        with Standalone(folder / "cluster", interval=interval) as cluster:
             job = Job(site, cluster)
             job.start()
             yield job

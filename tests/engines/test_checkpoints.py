@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipelines.cluster.submit import CHECKPOINT_SECONDS
 from tests.engines.children import until
 from tests.engines.job import LONG, Job, running, settled
 from tests.site import alerts
@@ -22,7 +23,7 @@ _KEY = 64  # bytes that an alert may take: its key is 16, and lies in two horizo
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    with running(tmp_path_factory.mktemp("checkpoints")) as running_job:
+    with running(tmp_path_factory.mktemp("checkpoints"), CHECKPOINT_SECONDS) as running_job:
         yield running_job
 
 
