@@ -34,6 +34,7 @@ _LOGGER = logging.getLogger(__name__)
 _PROVISION_SECONDS = 30.0
 _USUAL = (  # Beam's: nothing is wrong, or it is said here
     "No session file found", "No semi_persistent_directory", "Python sdk harness failed",
+    "Not setting flag with value None", "Discarding unparseable args", "apitools not found",
 )  # fmt: skip
 _ERROR = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(([\w.]+).*)")
 _STEP = re.compile(r" \[while running '[^'\n]*'\]")

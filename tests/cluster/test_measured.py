@@ -58,6 +58,7 @@ def test_what_is_scraped_is_what_the_accounts_say(tmp_path: Path) -> None:
             seen = pool.scraped()
         finally:
             pool.kill()
+        assert "WARNING" not in pool.log.read_text(), "nothing was wrong"
         found = site.accounts()
         assert set(found) == {"splunk", "siem", "archive"}
 
