@@ -69,8 +69,8 @@ def test_nothing_is_lost_with_a_seed_that_nobody_has_tried(
 @pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_the_campaign_finds_a_loss_that_is_planted(nursery: Nursery, tmp_path: Path) -> None:
-    troubles = [Trouble("receiver refuses", 2.0, 4.0, "hook")]
-    forgetful = Plan(1, "planted", 7.0, 100, 0.5, [Life("last", 0)], troubles, planted=True)
+    troubles = [Trouble("receiver refuses", 2.0, 9.0, "hook")]
+    forgetful = Plan(1, "planted", 12.0, 100, 0.5, [Life("last", 0)], troubles, planted=True)
     result = _played(forgetful, nursery, tmp_path)
     assert any("hook:" in wrong and " lost: " in wrong for wrong in result.wrong), result.wrong
 
