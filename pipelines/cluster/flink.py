@@ -343,10 +343,19 @@ class Flink:
         self._request("PATCH", f"/jobs/{quote(job, safe='')}?mode=cancel")
         self._until_ended(job, seconds)
 
+    def _lives(self, job: str) -> bool:
+        """Of one that was told to end. A cluster that is there for one job ends with it."""
+        try:
+            return self.job(job).lives
+        except FlinkError as error:
+            if error.status in (0, 404):
+                return False
+            raise
+
     def _until_ended(self, job: str, seconds: float, before: str = "") -> None:
         # What Flink shows of a job may be 3 s old (web.refresh-interval).
         until = time.monotonic() + seconds
-        while self.job(job).lives:
+        while self._lives(job):
             if time.monotonic() > until:
                 raise FlinkError(f"{before}it has not ended after {seconds:.0f} s: see {self.url}")
             time.sleep(_LOOK_SECONDS)

@@ -247,7 +247,10 @@ def stop(
             f"all: {_again('stop', job.name, cluster, settings)} --cancel"
         ) from None
     took = time.monotonic() - began
-    saved = client.checkpoints(job.id).latest.savepoint
+    try:
+        saved = client.checkpoints(job.id).latest.savepoint
+    except FlinkError:
+        saved = None  # a cluster that is there for one job ends with it
     large = saved.size if saved and saved.external_path == path else 0
     typer.echo(
         f"{shown} is stopped, after {took:.1f} s; its savepoint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -188,6 +189,22 @@ class TestStopping:
         job = running(double, stopping=[saved("s")], stale=1)
         client.stop(job.id)
         assert not client.job(job.id).lives
+
+    @pytest.mark.parametrize("how", ["stop", "cancel"])
+    def test_a_cluster_that_ends_with_its_job_has_ended_it(
+        self, double: FlinkDouble, client: Flink, how: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = running(double, stopping=[saved("s")], stale=1)
+        asked, request = itertools.count(), client._request
+
+        def gone(method: str, path: str, *more: object) -> bytes:
+            if path == f"/jobs/{job.id}" and next(asked):
+                raise FlinkError("no Flink there")
+            return request(method, path, *more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(client, "_request", gone)
+        getattr(client, how)(job.id)
+        assert next(asked) == 2
 
     def test_one_that_does_not_end_is_told_with_its_savepoint(
         self, double: FlinkDouble, client: Flink

@@ -149,6 +149,19 @@ class TestList:
 
 
 class TestStop:
+    def test_a_cluster_that_ends_with_its_job_is_no_failure(
+        self, double: FlinkDouble, store: StateStore
+    ) -> None:
+        job = double.add(completed=checkpoint(3), stopping=[saved("file:/s/savepoint-1")])
+
+        def gone(method: str, path: str) -> tuple[int, bytes] | None:
+            ended = job.state == "FINISHED"
+            return (503, refusal("shutting down")) if ended and "checkpoints" in path else None
+
+        double.override = gone
+        code, out = call("stop", "alertbeam", "--cluster", double.address)
+        assert (code, "file:/s/savepoint-1" in out) == (0, True), out
+
     def test_it_says_where_the_savepoint_lies_and_how_to_resume(
         self, double: FlinkDouble, store: StateStore
     ) -> None:
