@@ -99,7 +99,7 @@ def forward(
         parsed = parsed | "Take what is replayed" >> TakeReplayed(replayed.taken)
 
     # 3. Exact repeats end here; status updates pass.
-    horizon_ms = int(settings.deduplicate.horizon * 1000)
+    horizon_ms = settings.deduplicate.horizon_ms
     rule = settings.deduplicate
     own = {e.name: e.deduplicate.scope for e in settings.sources if e.deduplicate is not None}
     scopes = Scopes(rule.scope, own)

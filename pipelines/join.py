@@ -297,7 +297,7 @@ class Join(Run):
             at = checkpoint(self.store, self._sinks, origin)
             assert at is not None, "it was begun"
             times.append(row.parts[row.find(at + 1)].at_ms)
-        horizon_ms = int(self.settings.deduplicate.horizon * 1000)
+        horizon_ms = self.settings.deduplicate.horizon_ms
         if handed.generation * horizon_ms > min(times) + 2 * horizon_ms:
             discard(self.store, handed)
 
@@ -402,7 +402,7 @@ class Join(Run):
         all_of_it.draining = False
         self._number += 1
         self.store.put("shift", str(self._number).encode())
-        horizon_ms = int(self.settings.deduplicate.horizon * 1000)
+        horizon_ms = self.settings.deduplicate.horizon_ms
         started = cold_start(self.store, self._sinks, partitions, horizon_ms, self._remembered)
         if started.again:
             self._say(

@@ -184,7 +184,7 @@ class Run:
         self._number += 1
         self.store.put("shift", str(self._number).encode())
         asked = time.monotonic()
-        horizon_ms = int(self.settings.deduplicate.horizon * 1000)
+        horizon_ms = self.settings.deduplicate.horizon_ms
         started = cold_start(
             self.store, self._sinks, self._hubs.partitions(), horizon_ms, self._remembered
         )

@@ -84,7 +84,7 @@ def silent(store: StateStore, run: str) -> bool:
 
 
 def drained(store: StateStore, run: str) -> bool:
-    """Whether none will be read any more either: the watermark ends, and windows fire."""
+    """Whether none will be read any more either: nothing holds the watermark, and windows fire."""
     return any(ALL in beat.ended for beat in beats(store) if beat.run == run)
 
 

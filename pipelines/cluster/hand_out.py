@@ -216,7 +216,7 @@ class _Keeper:
         to nobody, and only marks what was seen. The runner remembers none of these."""
         handed = load(self._store)
         told = dict(handed.counted) if handed else {}
-        horizon_ms = int(self._settings.deduplicate.horizon * 1000)
+        horizon_ms = self._settings.deduplicate.horizon_ms
         found = []
         for each in partitions:
             origin = Origin(each.source, each.partition)

@@ -98,7 +98,7 @@ class Jobs(NamedTuple):
         shards = min(_MOST_SHARDS, max(self.cluster.readers, every // _SHARD_BYTES))
         pipeline, job = self.cluster.pipeline(), uuid.uuid4().hex
         taken, masking = self.replayed.taken, self.settings.mask
-        survey = Survey(told, taken, masking, self._horizon_ms, shards)
+        survey = Survey(told, taken, masking, self.settings.deduplicate.horizon_ms, shards)
         _ = pipeline | "Read for keys" >> self._read(job, None) | "Survey" >> survey
         if problem := self._job(pipeline, job, Counter(), lambda: None):
             return problem
@@ -118,16 +118,14 @@ class Jobs(NamedTuple):
         self.counts.update({k: n for k, n in counts.items() if k.partition(":")[0] not in measured})
         return problem
 
-    @property
-    def _horizon_ms(self) -> int:
-        return int(self.settings.deduplicate.horizon * 1000)
-
     def _read(self, job: str, sinks: tuple[str, ...] | None) -> ReadShares:
         of, about, name = self.cluster.readers, self.asked, self.accounts.name
         # `rate` is that of a worker, of which a replay here has as many as were asked for.
         rate = about.rate * about.workers / of
         shares = [Share(name, n, of, job, rate, about.patience) for n in range(of)]
-        return ReadShares(self.run, shares, self.accounts.store, self._horizon_ms, sinks)
+        return ReadShares(
+            self.run, shares, self.accounts.store, self.settings.deduplicate.horizon_ms, sinks
+        )
 
     def _job(
         self, pipeline: beam.Pipeline, job: str, counts: Counter[str], look: Callable[[], None]

@@ -47,7 +47,7 @@ class Rehearsal:
             else partial(enrich_batch, subscriptions=known)
         )
         wants = {entry.name: (entry.where, asked.where) for entry in chosen.sinks}
-        horizon_ms = int(settings.deduplicate.horizon * 1000)
+        horizon_ms = settings.deduplicate.horizon_ms
         has = Known(store, wants, horizon_ms, history.at if history else known)
         self.skip = None if asked.again else partial(skip_known, known=has)
 

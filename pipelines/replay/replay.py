@@ -216,7 +216,9 @@ class Replay:
                 entry.name: (entry.where, also, both(entry.where, also))
                 for entry in self.settings.sinks
             }
-            self._known = Known(self.store, wants, self._horizon_ms, self._history.at, self._run)
+            self._known = Known(
+                self.store, wants, self.settings.deduplicate.horizon_ms, self._history.at, self._run
+            )
         todo = self.todo if self._lane is None else [self._lane]
         problem = ""
         try:
@@ -238,10 +240,6 @@ class Replay:
             close_watch(self._run, self.store)
             forget(self._run)
         return self.ended(problem)
-
-    @property
-    def _horizon_ms(self) -> int:
-        return int(self.settings.deduplicate.horizon * 1000)
 
     def _measure(self, plan: Plan, lane: int) -> None:
         first = self._accounts.parts_done(plan, lane)
@@ -295,14 +293,15 @@ class Replay:
             for entry in self.settings.sinks
         }
         remember(
-            self.store, wanted, keys, writer, horizon_ms=self._horizon_ms, read=read, rests=rests
+            self.store, wanted, keys, writer,
+            horizon_ms=self.settings.deduplicate.horizon_ms, read=read, rests=rests,
         )  # fmt: skip
 
     def _before(self, plan: Plan, lane: int, start: int) -> tuple[tuple[int, int], ...]:
         """The parts of this round in one horizon before an address: of this lane and of those
         before it. What earlier rounds have delivered is known from what they left."""
         number = start // RECORDS
-        since = plan.part(lane, number).at_ms - self._horizon_ms
+        since = plan.part(lane, number).at_ms - self.settings.deduplicate.horizon_ms
         found: list[tuple[int, int]] = []
         for each in range(lane, -1, -1):
             stop = plan.parts(each) if each != lane else number + (start % RECORDS > 0)
@@ -319,7 +318,7 @@ class Replay:
         for engine in engines(self._run):
             engine.draining = False
         pipeline = beam.Pipeline(runner=choose("DirectRunner").runner)
-        read = ReadHistory(self._run, elements, self.store, self._horizon_ms)
+        read = ReadHistory(self._run, elements, self.store, self.settings.deduplicate.horizon_ms)
         forward(pipeline, read, self.settings, {}, self._run, replayed=self._replayed)
         worker, failed = beside(pipeline, "replay", self.counts)
         most = heartbeat.bundles(self._run) + _MOST_BUNDLES

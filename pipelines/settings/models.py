@@ -170,6 +170,11 @@ class Deduplicate(_Model):
         "twice the parallelism, which is what 1 means there."
     )  # fmt: skip
 
+    @property
+    def horizon_ms(self) -> int:
+        """As enqueued times are counted."""
+        return int(self.horizon * 1000)
+
 
 class Sliding(_Model):
     """Windows that overlap."""

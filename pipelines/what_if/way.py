@@ -57,7 +57,7 @@ class Front:
         self._where = None if where is None else compile_where(where)
         self._name = name
         self._enrich = enrich
-        self._seen = Seen(int(settings.deduplicate.horizon * 1000))
+        self._seen = Seen(settings.deduplicate.horizon_ms)
 
     def fresh(self, parsed: AlertBatch, dead: int) -> AlertBatch:
         """The alerts that are chosen and no repeats, enriched."""
