@@ -93,13 +93,14 @@ def ndjson(alert: Alert, *, source: str = "", partition: str = "") -> bytes:
 
 
 def _time(ms: int) -> str:
-    seconds, rest = divmod(ms, 1000)
-    return _second(seconds) + _FRACTIONS[rest]
+    minute, rest = divmod(ms, 60_000)
+    second, fraction = divmod(rest, 1000)
+    return f"{_minute(minute)}{second:02}{_FRACTIONS[fraction]}"
 
 
-@functools.lru_cache(4096)
-def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
+@functools.lru_cache(4096)  # a second's would be asked for once, where alerts come from history
+def _minute(minute: int) -> str:
+    return (_EPOCH + timedelta(minutes=minute)).isoformat()[:17]
 
 
 FORMATS = (

@@ -265,13 +265,15 @@ def unique(texts: Iterable[str | None]) -> tuple[str, ...]:
 
 def words(listed: str | None) -> tuple[str, ...]:
     """`"Persistence, CredentialAccess"` or `'["T1059"]'` as its words; "Unknown" is none."""
-    return _words(listed[:4000]) if listed else ()
+    return _words[listed[:4000]] if listed else ()
 
 
-@functools.lru_cache(1024)  # few lists, often repeated; none of them long
-def _words(listed: str) -> tuple[str, ...]:
+def _words_in(listed: str) -> tuple[str, ...]:
     found = re.split(r'\s*[,;\[\]"]\s*', listed.strip())
     return unique(word for word in found if word.lower() not in ("unknown", "none", "null"))
+
+
+_words = Memo(_words_in, longest=256)  # few lists, often repeated
 
 
 _SEVERITIES = {
@@ -298,12 +300,16 @@ _STATUSES = {
 
 def severity(word: str | None) -> str:
     """A word on the scale of `schemas.alert.SEVERITIES`."""
-    return _SEVERITIES.get(word.lower(), "unknown") if word else "unknown"
+    return _severities[word] if word else "unknown"
 
 
 def status(word: str | None) -> str:
     """A word on the scale of `schemas.alert.STATUSES`. An alert that is "Active" is new."""
-    return _STATUSES.get(word.lower(), "unknown") if word else "unknown"
+    return _statuses[word] if word else "unknown"
+
+
+_severities: Memo[str, str] = Memo(lambda word: _SEVERITIES.get(word.lower(), "unknown"))
+_statuses: Memo[str, str] = Memo(lambda word: _STATUSES.get(word.lower(), "unknown"))
 
 
 # Times
