@@ -41,13 +41,15 @@ class Bounded(NamedTuple):
 class Replayed(NamedTuple):
     """What is different where history is forwarded. where: which alerts, beside what each sink
     wants. subscriptions: as they were at a time. known: what sinks have already, and do not get
-    again; None: all of it comes again. bounded: set on a cluster."""
+    again; None: all of it comes again. bounded: set on a cluster. journal: of `WriteTo`; elsewhere.
+    """
 
     taken: Taken
     where: Where | None
     subscriptions: History
     known: Known | None
     bounded: Bounded | None = None
+    journal: str = ""
 
 
 class Cluster(NamedTuple):
@@ -93,7 +95,9 @@ def forward(
 
     # 2. The only decode. Secrets are masked; what cannot be understood is a dead letter.
     bounded = replayed.bounded if replayed else None
-    parsed = batches | "Parse" >> Parse(store, run, settings.mask, at_once=bounded is not None)
+    journal = replayed.journal if replayed else ""
+    at_once = bounded is not None or bool(journal)
+    parsed = batches | "Parse" >> Parse(store, run, settings.mask, at_once=at_once)
 
     if replayed is not None:
         parsed = parsed | "Take what is replayed" >> TakeReplayed(replayed.taken)
@@ -126,7 +130,7 @@ def forward(
             if replayed and replayed.known:
                 known = SkipKnown(entry.name, replayed.known)
                 routed = routed | f"Pass over what {entry.name} has" >> known
-            write = WriteTo(entry.build(), run, store, carry, often=bounded is not None)
+            write = WriteTo(entry.build(), run, store, carry, bounded is not None, journal)
             receipts = routed | f"Write to {entry.name}" >> write
             account: beam.PTransform = Account(entry.name, kept, store, at_once=cluster is not None)
             if replayed and bounded:

@@ -13,8 +13,9 @@
     handed-over, high-water, seen/                what one shift leaves for the next
     aside/digests/<sink>/<id>.json                digests that a sink refused
     known/                                        what sinks have of longer ago, for replays
-    replays/<name>/                               plan, lease, state; what could not be read; on
-        clusters what workers tell (spool/, told/, rests.json, job)
+    replays/<name>/                               plan, lease, state; what could not be read; what
+        has ended since the accounts were written (journal/); on clusters what workers tell (spool/,
+        told/, rests.json, job)
     attempts/<source>/<partition>.json            on clusters: who reads it, and from where
     workers/, draining/, flink/<name>.json        on clusters: how workers do; what to resume from
     subscriptions/<time>.json                     what was known of them from then on
@@ -96,7 +97,8 @@ def unplace(path: str) -> list[str]:
 
 
 class StateStore:
-    """A folder. Every write is a new file or an atomic replacement: no reader sees half of one.
+    """A folder. Every write but of `append` is a new file or an atomic replacement: no reader sees
+    half of one.
 
     Whatever the system refuses is raised as StateStoreError.
     """
@@ -165,6 +167,16 @@ class StateStore:
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
         _kept.update(new)
+
+    def append(self, path: str, data: bytes) -> None:
+        """Add to an object of one writer, unsynced; it need not be there yet. Readers may see half
+        of the last write."""
+        target = self.folder / path
+        with self._told("written"):
+            self._make(target.parent)
+            descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "ab") as file:
+                file.write(data)
 
     def get(self, path: str) -> bytes | None:
         with self._told("read"):

@@ -3,11 +3,13 @@
 Sinks send side by side. At the end of a bundle each is waited for: where the state store is the
 authority (the local runner), only for a moment; a batch that has not ended by then is said to
 have in a later bundle, so a sink that is slow or hangs holds up nobody. Where the runner's own
-state is the authority, everything must have ended, within the sink's patience.
+state is the authority, everything must have ended, within the sink's patience. With a journal, what
+ended is also put down there at once.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from transforms.delivery.engine import Engine
 from transforms.delivery.engines import engine_for
 from transforms.delivery.line import printable
 from transforms.delivery.parcel import Parcel
+from transforms.journal import Journal
 from transforms.read.payer import payer
 from transforms.read.reader import session
 from transforms.sinks.base import Sink
@@ -139,11 +142,18 @@ class _Sent(NamedTuple):
 
 class _Write(_ToSink):
     def __init__(
-        self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False, often: bool = False
+        self,
+        sink: Sink[Any],
+        run: str,
+        store: StateStore,
+        carry: bool = False,
+        often: bool = False,
+        journal: str = "",
     ) -> None:
         super().__init__(sink, run, store)
         self._carry = carry
         self._often = often
+        self._folder = journal
 
     def setup(self) -> None:
         super().setup()
@@ -152,12 +162,18 @@ class _Write(_ToSink):
         accounts = settled(self._store, self._sink.name)
         self._settled = {origin: entry.position for origin, entry in accounts.items()}
         self._attempts = Attempts(self._store)
+        self._alone = threading.Lock()  # of the following four: senders end batches, too
         self._sent: deque[_Sent] = deque()
         self._said: list[tuple[Origin, Receipt]] = []  # of what has ended
         self._letters: list[DeadLetter] = []
+        self._later: list[Receipt] = []  # to be put down when their letters are
+        self._journal: Journal | None = None
         self._lagging = False  # it was waited for in vain
         if self._carry:
-            self._engine.ended = session(self._run).nudge  # its receipt wants a bundle
+            self._engine.ended = self._nudge
+        elif self._folder:
+            self._journal = Journal(self._store, self._folder, self._sink.name)
+            self._engine.ended = self._end_what_is_first
 
     def start_bundle(self) -> None:
         self._may_wait = _BRIEF if self._lagging else _HOLD
@@ -172,6 +188,8 @@ class _Write(_ToSink):
             after = self._settled.get(batch.origin, -1)
         sent = parcels(self._sink, batch, after)
         fresh = [parcel for parcel in sent if parcel.outcome is None]
+        with self._alone:
+            self._sent.append(_Sent(batch, sent, after))
         if batch.only is not None:
             self._engine.submit_arrears(fresh)
         else:
@@ -183,9 +201,7 @@ class _Write(_ToSink):
             left = max(0.0, self._may_wait - self._waited)
             self._engine.submit(fresh, left if self._carry else None)
             self._waited += time.monotonic() - began
-        while self._sent and self._sent[0].ended:
-            self._end(self._sent.popleft())
-        self._sent.append(_Sent(batch, sent, after))
+        self._end_what_is_first()
         return self._meanwhile(sent) if self._often else []
 
     def _meanwhile(self, sent: list[Parcel]) -> list[Receipt]:
@@ -196,7 +212,7 @@ class _Write(_ToSink):
             return []
         self._engine.settle(None if self._bytes >= most else 0.0)
         receipts = [said.value for said in self._ended()]
-        self._bytes = sum(len(p.payload) for each in self._sent for p in each.parcels)
+        self._bytes = sum(len(p.payload) for each in [*self._sent] for p in each.parcels)
         self._said_at = time.monotonic()
         return receipts
 
@@ -209,18 +225,24 @@ class _Write(_ToSink):
         yield from self._ended()
 
     def _ended(self) -> Iterator[WindowedValue]:
-        going: deque[_Sent] = deque()
-        for sent in self._sent:  # asked once each: a sender may end it at any moment
-            if sent.ended:
-                self._end(sent)
-            else:
-                going.append(sent)
-        said, self._said = self._said, []
-        letters, self._letters = self._letters, []
-        self._sent = going
+        with self._alone:
+            going: deque[_Sent] = deque()
+            for sent in self._sent:  # asked once each: a sender may end it at any moment
+                if sent.ended:
+                    self._end(sent)
+                else:
+                    going.append(sent)
+            said, self._said = self._said, []
+            letters, self._letters = self._letters, []
+            later, self._later = self._later, []
+            self._sent = going
         if letters:
             write_dead_letters(self._store, letters)
             metrics.DEAD.add(len(letters), self._sink.name)
+        if later and self._journal:
+            with self._alone:
+                for each in later:
+                    self._journal.add(each)
         if metrics.on():
             metrics.stand((), {self._sink.name: self._engine.status()})
         for origin, each in said:
@@ -229,6 +251,18 @@ class _Write(_ToSink):
                 paying.done(each.only, origin, ended_now, each.owed)
             yield WindowedValue(each, MIN_TIMESTAMP, [GlobalWindow()])
 
+    def _nudge(self) -> None:
+        """Ask for a bundle: a receipt wants one."""
+        if not self._engine.waited_for:
+            session(self._run).nudge()
+
+    def _end_what_is_first(self) -> None:
+        """From senders, too, with their engine's lock: nothing here may ask for that, or wait."""
+        with self._alone:
+            while self._sent and self._sent[0].ended:
+                self._end(self._sent[0])
+                self._sent.popleft()
+
     def _end(self, sent: _Sent) -> None:
         """Keep what is to be said of a batch, and let go of its records: a bundle may have many,
         and to hold on to all costs more than their memory."""
@@ -236,11 +270,16 @@ class _Write(_ToSink):
         if metrics.on():
             self._measure(said, sent.parcels)
         self._said.append((sent.batch.origin, said))
-        self._letters += [
+        letters = [
             _letter(self._sink.name, sent.batch.origin, parcel)
             for parcel in sent.parcels
             if parcel.outcome is Outcome.DEAD
         ]
+        self._letters += letters
+        if self._journal and letters:
+            self._later.append(said)
+        elif self._journal:
+            self._journal.add(said)
 
     @staticmethod
     def _measure(said: Receipt, parcels: list[Parcel]) -> None:
@@ -276,14 +315,21 @@ class WriteTo(beam.PTransform):
     """`PCollection[AlertBatch]`, routed for this sink → `PCollection[Receipt]`.
 
     carry: whether a batch may end in a later bundle than it came in. often: whether batches end
-        within a bundle, too, as it may be very long.
+        within a bundle, too, as it may be very long. journal: the folder in the store of what ended
+        and is in no account yet (transforms/journal.py); "": there is none.
     """
 
     def __init__(
-        self, sink: Sink[Any], run: str, store: StateStore, carry: bool = False, often: bool = False
+        self,
+        sink: Sink[Any],
+        run: str,
+        store: StateStore,
+        carry: bool = False,
+        often: bool = False,
+        journal: str = "",
     ) -> None:
         super().__init__()
-        self._write = _Write(sink, run, store, carry, often)
+        self._write = _Write(sink, run, store, carry, often, journal)
 
     def expand(self, batches: Any) -> Any:
         return batches | "Send" >> beam.ParDo(self._write).with_output_types(Receipt)

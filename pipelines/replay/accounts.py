@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import apache_beam as beam
+
 from pipelines.report.accounts import SinkAccount, owed_of
+from pipelines.runners import choose
 from schemas.batch import Origin
-from schemas.receipt import Outcomes
+from schemas.receipt import Outcomes, Receipt
 from schemas.runs import clip
-from transforms.account import Settled, begin, settled
+from transforms.account import Account, Settled, begin, settled, wait_until_written
 from transforms.owed import debts
 from transforms.read.files.base import RECORDS
 from transforms.read.history import Owing
@@ -29,6 +32,21 @@ class Accounts(NamedTuple):
     def begin(self, lane: int) -> None:
         """To be said before the first record of a lane is read."""
         begin(self.store, self.sinks, origin(self.name, lane), -1)
+
+    def enter(self, found: Mapping[str, Sequence[Receipt]]) -> None:
+        """Add receipts, by sink and in the order of their events, to what is settled. Those that
+        were added before change nothing."""
+        if not any(found.values()):
+            return
+        pipeline = beam.Pipeline(runner=choose("DirectRunner").runner)
+        for sink, receipts in found.items():
+            _ = (
+                pipeline
+                | f"Told of {sink}" >> beam.Create(receipts, reshuffle=False)
+                | f"Account for {sink}" >> Account(sink, self.sinks, self.store)
+            )
+        pipeline.run().wait_until_finish()
+        wait_until_written()
 
     def position(self, lane: int) -> int:
         """The last address of a lane that every sink has settled."""

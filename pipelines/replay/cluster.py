@@ -21,9 +21,8 @@ from pipelines.forward import Bounded, Replayed, forward
 from pipelines.replay.accounts import Accounts
 from pipelines.replay.asked import Asked
 from pipelines.replay.state import STOPPED
-from pipelines.runners import beside, choose
+from pipelines.runners import beside
 from pipelines.settings import Settings
-from transforms.account import Account, wait_until_written
 from transforms.hand_over import Events, Keys
 from transforms.metrics import MEASURES
 from transforms.read.files.base import RECORDS
@@ -108,7 +107,7 @@ class Jobs(NamedTuple):
 
     def _send(self, told: Told | None, spool: Spool) -> str:
         """Have a job send what is left; why it could not."""
-        replayed = self.replayed._replace(bounded=Bounded(self.accounts.name, told))
+        replayed = self.replayed._replace(bounded=Bounded(self.accounts.name, told), journal="")
         pipeline, job = self.cluster.pipeline(), uuid.uuid4().hex
         read = self._read(job, self.accounts.sinks)
         forward(pipeline, read, self.settings, {}, self.run, replayed=replayed)
@@ -175,16 +174,7 @@ def enter(accounts: Accounts, spool: Spool) -> int:
         ]
         for sink in accounts.sinks
     }
-    if any(following.values()):
-        pipeline = beam.Pipeline(runner=choose("DirectRunner").runner)
-        for sink, receipts in following.items():
-            _ = (
-                pipeline
-                | f"Spooled by {sink}" >> beam.Create(receipts, reshuffle=False)
-                | f"Account for {sink}" >> Account(sink, accounts.sinks, accounts.store)
-            )
-        pipeline.run().wait_until_finish()
-        wait_until_written()
+    accounts.enter(following)
     for sink in accounts.sinks:
         for at, entry in accounts.lanes(sink):
             spool.drop(sink, at, entry.position)

@@ -33,6 +33,8 @@ from transforms.delivery.line import printable
 from transforms.drift import close as close_watch
 from transforms.enrich import load_subscriptions
 from transforms.hand_over import Events, remember
+from transforms.journal import forget as forget_journal
+from transforms.journal import journaled
 from transforms.known import Known, terms
 from transforms.read.files.base import RECORDS, Unread
 from transforms.read.files.json_lines import UNFINISHED
@@ -94,6 +96,7 @@ class Replay:
         self._fatal = False
         self.cluster: Cluster | None = None  # where it runs, if not here
         self._lane = lane
+        self._journal = f"{folder(name)}/journal" + ("" if lane is None else f"/{lane}")
         self._say = say
         self._run = uuid.uuid4().hex
         self._accounts = Accounts(self.store, name, accounts(self.settings))
@@ -143,6 +146,7 @@ class Replay:
         else:
             start_ms, stop_ms = plan.asked["between"]
             self.asked = self.asked._replace(start_ms=start_ms, stop_ms=stop_ms)
+        self._enter_journal()
         if self._lane is None:
             self.progress.records = enter(self._accounts, Spool(self.store, self.name))
             if not self._accounts.unfinished(plan):
@@ -336,6 +340,7 @@ class Replay:
             if enough or self._stopping.is_set():
                 progress.draining = True
         wait_until_written()
+        self._enter_journal(failed=bool(failed))
         if failed:
             _LOGGER.error("replay %s: %s", self.name, failed[0], exc_info=failed[0])
             close_reading(self._run)
@@ -348,11 +353,21 @@ class Replay:
             )
         return ""
 
+    def _enter_journal(self, failed: bool = True) -> None:
+        """What had ended when somebody was killed, or failed, joins the accounts; what is under way
+        ends first. Where nobody was, and did, it is there."""
+        if failed:
+            for engine in engines(self._run):
+                engine.settle()
+            self._accounts.enter(journaled(self.store, self._journal))
+        forget_journal(self.store, self._journal)
+
     @property
     def _replayed(self) -> Replayed:
         about = self.asked
         taken = Taken(self.name, about.start_ms, about.stop_ms, about.by)
-        return Replayed(taken, about.where, self._history, self._known)
+        journal = f"{self._journal}/all" if self._lane is None else self._journal
+        return Replayed(taken, about.where, self._history, self._known, journal=journal)
 
     # --------------------------------------------------------------------------- paying
 

@@ -42,7 +42,7 @@ WINDOW = 400  # alerts of a file
 LATEST = (
     2.0 if SOAK else 1.2
 )  # seconds after the first progress of a start, that it is killed at most
-IN_FLIGHT = RATE  # alerts that a kill can make come twice: a bundle and what is not written yet
+IN_FLIGHT = 400  # alerts that a kill can make come twice: of a request, and the batches it cuts
 BEGAN_MS = 1_772_600_400_000  # 2026-03-04 05:00 UTC
 MINUTE_MS = 60_000
 

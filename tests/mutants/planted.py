@@ -39,6 +39,7 @@ _REPLAY = ("tests/pipelines/test_replay.py",)
 _ATTEMPTS = ("tests/cluster/test_attempts.py",)
 
 _HISTORY_PY = "transforms/read/history.py"
+_REPLAY_PY = "pipelines/replay/replay.py"
 _LEDGER_PY = "schemas/ledger.py"
 _ACCOUNT_PY = "transforms/account.py"
 _OWED_PY = "transforms/owed.py"
@@ -166,6 +167,10 @@ MUTANTS = (
         _WRITE_PY,
         "        if letters:\n            write_dead_letters(self._store, letters)\n"
         "            metrics.DEAD.add(len(letters), self._sink.name)\n"
+        "        if later and self._journal:\n"
+        "            with self._alone:\n"
+        "                for each in later:\n"
+        "                    self._journal.add(each)\n"
         "        if metrics.on():\n"
         "            metrics.stand((), {self._sink.name: self._engine.status()})\n"
         "        for origin, each in said:\n"
@@ -697,6 +702,34 @@ MUTANTS = (
         "transforms/replayed.py",
         "return msgspec.structs.replace(batch, alerts=kept, dropped=batch.dropped + others)",
         "return msgspec.structs.replace(batch, alerts=kept)",
+        _REPLAY,
+    ),
+    Mutant(
+        "what had ended before a kill is forgotten, and sent again",
+        _REPLAY_PY,
+        "            self._accounts.enter(journaled(self.store, self._journal))\n",
+        "",
+        _REPLAY,
+    ),
+    Mutant(
+        "a record is through before its dead letter is on disk",
+        "pipelines/forward.py",
+        "at_once = bounded is not None or bool(journal)",
+        "at_once = bounded is not None",
+        _REPLAY,
+    ),
+    Mutant(
+        "a receipt is put down before its dead letters are on disk",
+        _WRITE_PY,
+        "if self._journal and letters:",
+        "if False:",
+        _WRITE,
+    ),
+    Mutant(
+        "what a failed shift has under way is sent, and sent again",
+        _REPLAY_PY,
+        "                engine.settle()\n",
+        "                pass\n",
         _REPLAY,
     ),
     Mutant(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
 import threading
 import time
@@ -12,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from pipelines.replay import Asked, Replay, ReplayError, anew, default_name, state_of
+from pipelines.replay import Asked, Replay, ReplayError, Result, anew, default_name, state_of
 from pipelines.settings import HistorySettings, Settings, load
 from schemas.alert import Subscription
 from schemas.batch import Record
 from schemas.receipt import Outcomes
+from transforms.account import _Account
 from transforms.capture import row, write_capture
+from transforms.dead_letters import read_dead_letters
+from transforms.read.filesystems import open_file
 from transforms.read.plan import unread_of
 from transforms.route import Where
 from transforms.state_store import StateStore
@@ -249,6 +254,92 @@ def test_a_sink_that_takes_nothing_is_given_up_and_stays_owed_until_the_same_com
     _, result = replay(settings, history, patience=5.0)
     assert result.well, result
     assert arrived(closed) == names(*range(300))
+
+
+def unaccounted(monkeypatch: pytest.MonkeyPatch, settings: Settings, *paths: Path) -> Result:
+    """A replay that ends before anything of what it sent is in an account."""
+
+    def ends(*args: Any) -> None:
+        raise RuntimeError("the process is killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.account._Account.process", ends)
+        patch.setattr("pipelines.replay.replay._MOST_FAILURES", 1)
+        patch.setattr(Replay, "_enter_journal", lambda self, failed=True: None)
+        return replay(settings, *paths, patience=1.0)[1]
+
+
+def test_what_was_sent_before_a_kill_is_not_sent_again(
+    settings: Settings, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture(history, 3, [event(5, BEGAN_MS), b"no event", event(500)])
+    killed = unaccounted(monkeypatch, settings, history)
+    assert "the process is killed" in killed.problem
+    assert arrived(tmp_path / "one") == names(*range(300), 500)
+    made, result = replay(settings, history)
+    assert result.well, result
+    for sink in ("one", "two"):
+        assert arrived(tmp_path / sink) == names(*range(300), 500), "it was sent again"
+    assert [(a.records, a.outcomes) for a in made.accounts()] == [
+        (303, Outcomes(delivered=301, repeat=1, dead=1))
+    ] * 2
+    assert [each.body for each in read_dead_letters(made.store)] == [b"no event"]
+
+
+def test_what_a_sink_came_to_be_owed_before_a_kill_is_paid(
+    settings: Settings, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "two"
+    closed.write_text("a file where a folder should be")
+    unaccounted(monkeypatch, settings, history)
+    closed.unlink()
+    made, result = replay(settings, history)
+    assert result.well, result
+    assert arrived(tmp_path / "one") == names(*range(300)), "it was sent again"
+    assert arrived(closed) == names(*range(300))
+    assert [(a.records, a.outcomes) for a in made.accounts()] == [
+        (300, Outcomes(delivered=300))
+    ] * 2
+
+
+def test_a_shift_that_fails_is_gone_on_with_behind_what_it_sent(
+    settings: Settings, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fails = _Account.process, iter([True])
+
+    def process(self: Any, element: Any, *args: Any, **named: Any) -> Any:
+        if next(fails, False):
+            raise RuntimeError("the disk is away")
+        return real(self, element, *args, **named)
+
+    process.__signature__ = inspect.signature(real)  # type: ignore[attr-defined]
+    monkeypatch.setattr("transforms.account._Account.process", process)
+    made, result = replay(settings, history)
+    assert result.well, result
+    assert next(fails, None) is None
+    assert arrived(tmp_path / "one") == names(*range(300))
+    assert [*made.store.list(made._journal)] == []
+
+
+def test_dead_letters_are_on_disk_before_sinks_are_through_with_what_is_around_them(
+    settings: Settings, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage fails in the middle of a bundle, whose end never comes."""
+    first = capture(history, -1, [b"no event", *(event(n) for n in range(1000, 1300))])
+    fails = iter([True])
+
+    def opens(url: str) -> Any:
+        if not url.endswith(str(first)) and next(fails, False):
+            raise OSError(errno.EIO, "the disk is away")
+        return open_file(url)
+
+    monkeypatch.setattr("transforms.read.history.open_file", opens)
+    monkeypatch.setattr("transforms.read.history._RETRIES", 1)
+    made, result = replay(settings, history)
+    assert result.well, result
+    assert next(fails, None) is None
+    assert arrived(tmp_path / "one") == names(*range(300), *range(1000, 1300))
+    assert [each.body for each in read_dead_letters(made.store)] == [b"no event"]
 
 
 def test_two_lanes_are_one_replay(settings: Settings, history: Path, tmp_path: Path) -> None:

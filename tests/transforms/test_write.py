@@ -26,10 +26,11 @@ from schemas.receipt import Outcome, Outcomes, Receipt, Run
 from tests import stubs
 from tests.stubs import ORIGIN, StubSink, alert, alerts
 from transforms.account import begin
-from transforms.dead_letters import read_dead_letters
+from transforms.dead_letters import read_dead_letters, write_dead_letters
 from transforms.deduplicate import shard_batch
 from transforms.delivery.engines import close_all
 from transforms.delivery.parcel import Parcel
+from transforms.journal import journaled
 from transforms.read.reader import close_session, session
 from transforms.sinks.base import Accepted, RejectItems, Retry, Stop
 from transforms.state_store import StateStore
@@ -37,6 +38,7 @@ from transforms.write import (
     DigestsOnly,
     WriteDigests,
     WriteTo,
+    _Sent,
     _Write,
     _WriteDigests,
     parcels,
@@ -240,6 +242,66 @@ def test_dead_letters_are_on_disk_before_any_receipt_is_given(
     assert len(list(read_dead_letters(store))) == 1
 
 
+def put_down(store: StateStore, sink: StubSink, count: int) -> list[Receipt]:
+    """The journal, once it holds that many receipts."""
+    until = time.monotonic() + 3
+    while len(found := journaled(store, "journal").get(sink.name, [])) < count:
+        assert time.monotonic() < until, found
+        time.sleep(0.002)
+    return found
+
+
+def test_what_ended_is_put_down_at_once_although_its_bundle_goes_on(
+    sink: StubSink, store: StateStore
+) -> None:
+    do_fn = _Write(sink, sink.name, store, journal="journal")
+    do_fn.setup()
+    do_fn.start_bundle()
+    for first in (0, 10):
+        do_fn.process(alerts(first, first + 9))
+        found = put_down(store, sink, first // 10 + 1)
+    said = [windowed.value for windowed in do_fn.finish_bundle()]
+    assert found == said
+    assert [each.outcomes for each in found] == [Outcomes(delivered=10)] * 2
+
+
+def test_what_did_not_end_is_not_put_down(sink: StubSink, store: StateStore) -> None:
+    gate = threading.Event()
+    stubs.ANSWERS[sink.name] = lambda payloads: Accepted() if gate.wait(5) else Retry("busy")
+    patient = StubSink(sink.name, stubs.StubSettings(patience=5))
+    do_fn = _Write(patient, sink.name, store, journal="journal")
+    do_fn.setup()
+    do_fn.start_bundle()
+    do_fn.process(alerts(0, 9))
+    do_fn.process(alerts(10, 10, made=[]))  # nothing of it is to be sent, but it has its turn
+    time.sleep(0.05)
+    assert journaled(store, "journal") == {}
+    gate.set()
+    assert [each.first for each in put_down(store, sink, 2)] == [0, 10]
+
+
+def test_a_receipt_is_put_down_once_its_dead_letters_are_on_disk(
+    sink: StubSink, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do_fn = _Write(sink, sink.name, store, journal="journal")
+    do_fn.setup()
+    do_fn.start_bundle()
+    do_fn.process(alerts(0, 0, made=[alert(title="no")]))
+    do_fn.process(alerts(1, 9))
+    assert [each.first for each in put_down(store, sink, 1)] == [1]
+    before: list[dict[str, list[Receipt]]] = []
+    real = write_dead_letters
+
+    def noting(*args: Any) -> None:
+        before.append(journaled(store, "journal"))
+        real(*args)
+
+    monkeypatch.setattr("transforms.write.write_dead_letters", noting)
+    list(do_fn.finish_bundle())
+    assert [each.first for each in before[0][sink.name]] == [1]
+    assert [each.first for each in journaled(store, "journal")[sink.name]] == [0, 1]
+
+
 def test_what_is_owed_is_exactly_what_was_not_taken(sink: StubSink, store: StateStore) -> None:
     """Ten at a time: the sink takes the first request, then its key is refused."""
 
@@ -374,8 +436,9 @@ def test_one_that_ends_while_it_is_looked_for_is_told_of_once(
     carrying: Carrying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At any moment a sender may set the last outcome of a batch."""
-    ends = iter([False, *[True] * 9])
-    monkeypatch.setattr("transforms.write._Sent.ended", property(lambda _: next(ends)))
+    ends, real = iter([False]), _Sent.ended.fget  # type: ignore[attr-defined]
+    late = property(lambda sent: real(sent) and next(ends, True))
+    monkeypatch.setattr("transforms.write._Sent.ended", late)
     carrying.gate.set()
     told = [each.first for _ in range(3) for each in carrying.bundle(fresh(0, 4))]
     assert told.count(0) == 3

@@ -116,7 +116,7 @@ class Engine:
         self._little_since = math.inf  # monotonic: since when little is owed, while it is behind
         self._admitted = 0.0  # monotonic: since when what comes live is taken again
         self.draining = False  # a shift ends: nothing must be left in flight
-        self.ended: Callable[[], None] | None = None  # called when a chunk did, unwaited for
+        self.ended: Callable[[], None] | None = None  # called when a chunk did, locked
         self._waiting = 0  # callers that wait
         self._awaited = 0  # of those, who wait for what is pending too
 
@@ -271,6 +271,11 @@ class Engine:
         for thread in self._threads:
             # One that hangs in a system call is left behind; it is a daemon.
             thread.join(max(0.0, until - time.monotonic()))
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether a caller waits for what is under way."""
+        return self._waiting > 0
 
     def status(self) -> Status:
         """The figures now."""
@@ -459,7 +464,7 @@ class Engine:
             del self._unsettled[chunk]
             self._unsettled_bytes -= chunk.size
             self._progress.notify_all()
-            if self.ended is not None and not self._waiting:
+            if self.ended is not None:
                 self.ended()
 
     def _requeue(self, chunk: Chunk, *pieces: list[Parcel]) -> None:

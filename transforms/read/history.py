@@ -2,7 +2,7 @@
 
 As with a hub's partition, the restriction is a range of sequence numbers, here addresses in the
 lane; `process` gives a bundle's worth of batches and defers the rest, so that what was read is
-settled, and written down as settled, a few times a second. A lane that goes on in the middle first
+settled, and written down as settled, about once a second. A lane that goes on in the middle first
 reads the files of one deduplication horizon before, addressed to nobody, to know what was seen.
 
 What sinks came to be owed is another kind of element: it is read again from the same files, as
@@ -60,8 +60,8 @@ __all__ = [
 _BATCH_EVENTS = 200
 _BATCH_BYTES = 1024 * 1024
 _DAY_MS = 86_400_000
-_BUNDLE_SECONDS = 0.25  # what is in a bundle comes twice after a kill
-_BUNDLE_BYTES = 8 * 1024 * 1024
+_BUNDLE_SECONDS = 1.0
+_BUNDLE_BYTES = 32 * 1024 * 1024
 _OWED_RECORDS = 2_000  # of a bundle that pays
 _OWED_EVENTS = 100  # of a batch that pays
 _FIRST = 50  # records, before the sink's engine can say what it takes
